@@ -1,0 +1,50 @@
+# Can the CUDA module be built here? Sets KEXUE_CUDA_REASON (empty: yes) and CMAKE_CUDA_ARCHITECTURES.
+# Included at file scope, because enable_language() insists on it.
+set(KEXUE_CUDA_REASON "")
+
+if(KEXUE_CUDA STREQUAL "OFF")
+  set(KEXUE_CUDA_REASON "switched off by KEXUE_CUDA=OFF")
+elseif(NOT KEXUE_NATIVE_REASON STREQUAL "")
+  set(KEXUE_CUDA_REASON "needs the native build")
+elseif(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/cpp/src/cuda/module.cpp")
+  set(KEXUE_CUDA_REASON "the CUDA sources are not there")
+else()
+  # All given by name: nothing below is chosen by CMake's default, which is a very old architecture.
+  if(KEXUE_CUDA_ARCHITECTURES STREQUAL "release")
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+  elseif(KEXUE_CUDA_ARCHITECTURES STREQUAL "short")
+    # The GPU of this machine, else two common ones; the last is kept as PTX too, for newer devices.
+    execute_process(
+      COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+      OUTPUT_VARIABLE gpus OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" gpus "${gpus}")
+    if(failed OR NOT gpus)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+    else()
+      list(REMOVE_DUPLICATES gpus)
+      list(SORT gpus COMPARE NATURAL)
+      list(POP_BACK gpus newest)
+      list(TRANSFORM gpus APPEND "-real")
+      string(REPLACE "." "" CMAKE_CUDA_ARCHITECTURES "${gpus};${newest}")
+      list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES "")
+    endif()
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES "${KEXUE_CUDA_ARCHITECTURES}")
+  endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # imports where there is no CUDA at all
+
+  if(DEFINED CMAKE_CUDA_COMPILER AND NOT CMAKE_CUDA_COMPILER_LOADED)
+    if(CMAKE_CUDA_COMPILER)
+      set(ENV{CUDACXX} "${CMAKE_CUDA_COMPILER}")
+    endif()
+    unset(CMAKE_CUDA_COMPILER)
+    unset(CMAKE_CUDA_COMPILER CACHE)
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(KEXUE_CUDA_REASON "no working CUDA compiler was found")
+  else()
+    enable_language(CUDA)
+  endif()
+endif()

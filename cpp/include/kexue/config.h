@@ -1,0 +1,22 @@
+// Compiler switches. The only header with macros; all of them begin with KX_.
+#pragma once
+
+#if defined(__CUDACC__)
+#define KX_FN __host__ __device__ __forceinline__
+#else
+#define KX_FN inline __attribute__((always_inline))
+#endif
+
+// One inline namespace per instruction-set level: the linker must never merge a function compiled
+// for AVX-512 with its namesake compiled for SSE4.
+#ifndef KX_ISA
+#define KX_ISA generic
+#endif
+
+namespace kexue {
+inline namespace KX_ISA {
+
+using index = long long;
+
+}  // namespace KX_ISA
+}  // namespace kexue

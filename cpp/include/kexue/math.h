@@ -1,0 +1,313 @@
+// Elementary functions for scalars and packs, branch-free and without the host's <cmath>: the
+// same text serves every CPU level and the GPU. a * b + c is meant to be contracted where the
+// machine has a fused multiply-add (-ffp-contract=fast); nothing here depends on it.
+#pragma once
+
+#include "half.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+constexpr double infinity = __builtin_inf();
+constexpr double not_a_number = __builtin_nan("");
+
+// How a stored type is computed with. float rows are computed in double: a sum loses nothing
+// with n and a result is rounded once. 16-bit rows are computed in float.
+template <class T>
+struct Arithmetic {
+  using Wide = double;
+};
+template <>
+struct Arithmetic<Half> {
+  using Wide = float;
+};
+template <>
+struct Arithmetic<Bfloat16> {
+  using Wide = float;
+};
+template <class T>
+using wide_t = typename Arithmetic<T>::Wide;
+
+// The layout of an IEEE type, and ln 2 with a head so short that k * ln2_head is exact.
+template <class E>
+struct Format;
+template <>
+struct Format<double> {
+  static constexpr int mantissa_bits = 52, bias = 1023;
+  static constexpr double round = 0x1.8p52;  // adding it rounds to an integer in the low bits
+  static constexpr double ln2_head = 0x1.62e42feep-1, ln2_tail = 0x1.a39ef35793c76p-33;
+  static constexpr double log2_e = 0x1.71547652b82fep0;
+  static constexpr double smallest_normal = 0x1p-1022;
+  static constexpr unsigned long long sqrt_half_bits = 0x3fe6a09e667f3bcdULL;
+  static constexpr double integer_head = 0x1p52;
+};
+template <>
+struct Format<float> {
+  static constexpr int mantissa_bits = 23, bias = 127;
+  static constexpr float round = 0x1.8p23f;
+  static constexpr float ln2_head = 0x1.62ep-1f, ln2_tail = 0x1.0bfbe8p-15f;
+  static constexpr float log2_e = 0x1.715476p0f;
+  static constexpr float smallest_normal = 0x1p-126f;
+  static constexpr unsigned sqrt_half_bits = 0x3f3504f3u;
+  static constexpr float integer_head = 0x1p23f;
+};
+
+template <class V>
+KX_FN V abs(V x) {
+  return select(x < V{}, V(-x), V(x + V{}));
+}
+
+template <class V>
+KX_FN V maximum(V a, V b) {
+  return select(a > b, a, b);
+}
+template <class V>
+KX_FN V minimum(V a, V b) {
+  return select(a < b, a, b);
+}
+
+// x - m with its rounding error, exact together (Knuth's two-sum).
+template <class V>
+struct Two {
+  V hi, lo;
+};
+template <class V>
+KX_FN Two<V> two_sum(V a, V b) {
+  const V s = a + b;
+  const V t = s - a;
+  return {s, (a - (s - t)) + (b - t)};
+}
+template <class V>
+KX_FN Two<V> quick_two_sum(V a, V b) {  // |a| >= |b| or a == 0
+  const V s = a + b;
+  return {s, b - (s - a)};
+}
+
+// e^x = p 2^k with k = rint(x / ln 2); `rounded` is k + Format::round.
+template <class V>
+struct Exponential {
+  V r, q;  // p = 1 + r + r^2 q
+  V rounded;
+};
+
+// (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, as precise as results stored in T need it.
+template <class V>
+KX_FN V exp_tail(double, V r) {  // 2^-55.8
+  V q = r * 2.5100424157005067e-08 + 2.7620138719733994e-07;
+  q = q * r + 2.7557268378684192e-06;
+  q = q * r + 2.480152119021773e-05;
+  q = q * r + 0.00019841269863105968;
+  q = q * r + 0.0013888888917281794;
+  q = q * r + 0.008333333333330051;
+  q = q * r + 0.04166666666662399;
+  q = q * r + 0.16666666666666669;
+  return q * r + 0.5;
+}
+template <class V>
+KX_FN V exp_tail(float, V r) {  // 2^-32
+  V q = r * 0.00019891030654370327 + 0.0013933685862617174;
+  q = q * r + 0.008333310889582076;
+  q = q * r + 0.04166646460202654;
+  q = q * r + 0.16666666681659179;
+  return q * r + 0.5000000013498178;
+}
+template <class V>
+KX_FN V exp_tail(Half, V r) {  // 2^-21
+  V q = r * 0.008357224056124076f + 0.041833971571802624f;
+  q = q * r + 0.16666630753390102f;
+  return q * r + 0.4999974848709118f;
+}
+template <class V>
+KX_FN V exp_tail(Bfloat16, V r) {
+  return exp_tail(Half{}, r);
+}
+
+template <class T, class V>
+KX_FN Exponential<V> exp_reduce(V x, V x_lo = V{}) {
+  using F = Format<element_t<V>>;
+  const V rounded = x * F::log2_e + F::round;
+  const V k = rounded - F::round;
+  const V r = (x - k * F::ln2_head) - (k * F::ln2_tail - x_lo);
+  return {r, exp_tail(T{}, r), rounded};
+}
+
+// 2^(k + raise) for normal results, from k + Format::round.
+template <class V>
+KX_FN V power_of_two(V rounded, int raise = 0) {
+  using F = Format<element_t<V>>;
+  const bits_t<V> biased = bit_cast<bits_t<V>>(rounded) + (F::bias + raise);
+  return bit_cast<V>(bits_t<V>(biased << F::mantissa_bits));
+}
+
+// e^x for x <= 0, or e^(x + x_lo) with x_lo beyond V's precision. What rounds to 0 in T, -inf
+// above all, may come out as any number that does.
+template <class T, class V>
+KX_FN V exp_nonpositive(V x, V x_lo = V{}) {
+  using E = element_t<V>;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    // A float is 0 from e^-104 on; double is far from its own underflow at e^-300.
+    const V low = splat<V>(-300.0);
+    const Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
+    return (1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded);
+  } else {
+    // 2^k may be subnormal: form 2^(k + raise), then come down by an exact power.
+    constexpr int raise = sizeof(E) == 8 ? 64 : 32;
+    constexpr E down = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
+    const V low = splat<V>(sizeof(E) == 8 ? -750.0 : -106.0);
+    const auto under = x < low;
+    const Exponential<V> e = exp_reduce<T>(select(under, low, x), select(under, V{}, x_lo));
+    const V p = 1 + (e.r + e.r * e.r * e.q);
+    return p * power_of_two(e.rounded, raise) * down;
+  }
+}
+
+// e^(x - m) for x <= m. The difference is exact where results are stored in double; in the wider
+// type of the others its rounding is far below theirs.
+template <class T, class V>
+KX_FN V exp_difference(V x, V m) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    const Two<V> d = two_sum(x, V(-m));
+    return exp_nonpositive<T>(d.hi, d.lo);
+  } else {
+    return exp_nonpositive<T>(V(x - m));
+  }
+}
+
+// e^x - 1 for x <= 0, accurate near 0.
+template <class T, class V>
+KX_FN V expm1_nonpositive(V x) {
+  const V low = splat<V>(-60.0);
+  const Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
+  const V scale = power_of_two(e.rounded);
+  return (scale - 1) + scale * (e.r + e.r * e.r * e.q);
+}
+
+// log(1 + g) = g - (g^2/2 - s (g^2/2 + z P(z))), s = g / (2 + g), z = s^2, for 1 + g between
+// sqrt(1/2) and sqrt(2); this is P.
+template <class V>
+KX_FN V log_tail(double, V z) {  // 2^-60.7
+  V p = z * 0.13088034850927555 + 0.13268638369266825;
+  p = p * z + 0.15386244737621665;
+  p = p * z + 0.18181795547521137;
+  p = p * z + 0.22222222392581045;
+  p = p * z + 0.28571428570799784;
+  p = p * z + 0.40000000000000885;
+  return p * z + 0.6666666666666666;
+}
+template <class V>
+KX_FN V log_tail(float, V z) {  // 2^-28
+  const V p = z * 0.29580985929974424f + 0.39988757716604845f;
+  return p * z + 0.6666668509542907f;
+}
+
+// x = 2^k (1 + g) with 1 + g between sqrt(1/2) and sqrt(2), for positive normal x.
+template <class V>
+struct Binary {
+  V k, g;
+};
+template <class V>
+KX_FN Binary<V> split_binary(V x) {
+  using F = Format<element_t<V>>;
+  using B = bits_t<V>;
+  const V one = splat<V>(1);
+  const B from_sqrt_half = bit_cast<B>(x) + (bit_cast<B>(one) - F::sqrt_half_bits);
+  const B biased = from_sqrt_half >> F::mantissa_bits;  // k + bias, not negative
+  const V k = bit_cast<V>(B(biased | bit_cast<B>(splat<V>(F::integer_head)))) -
+              (F::integer_head + F::bias);
+  const B mantissa = bit_cast<B>(x) - (biased << F::mantissa_bits) +
+                     ((B{} + F::bias) << F::mantissa_bits);
+  return {k, bit_cast<V>(mantissa) - 1};
+}
+
+// log(x) + correction / x for positive normal x; see log and log1p.
+template <class V>
+KX_FN V log_normal(V x, V correction = V{}) {
+  using F = Format<element_t<V>>;
+  const Binary<V> b = split_binary(x);
+  const V s = b.g / (2 + b.g);
+  const V z = s * s;
+  const V half_square = element_t<V>(0.5) * b.g * b.g;
+  const V small = s * (half_square + z * log_tail(element_t<V>{}, z));
+  const V low = b.k * F::ln2_tail + correction / x;
+  return b.k * F::ln2_head + (b.g - (half_square - (small + low)));
+}
+
+// Natural logarithm: log(0) = -inf, log(inf) = inf, negative gives NaN.
+template <class V>
+KX_FN V log(V x) {
+  using E = element_t<V>;
+  constexpr int up = sizeof(E) == 8 ? 54 : 25;
+  constexpr E factor = sizeof(E) == 8 ? E(0x1p54) : E(0x1p25);
+  const auto tiny = x < splat<V>(Format<E>::smallest_normal);
+  V y = log_normal(select(tiny, V(x * factor), x));
+  y = select(tiny, V(y - E(up * 0.6931471805599453)), y);
+  y = select(x == V{}, splat<V>(-infinity), y);
+  y = select(x < splat<V>(infinity), y, x);
+  return select(x < V{}, splat<V>(not_a_number), y);
+}
+
+// log(1 + x) for x >= -1, relative accuracy near 0.
+template <class V>
+KX_FN V log1p(V x) {
+  const V u = 1 + x;
+  const V lost = select(x > splat<V>(1), V(1 - (u - x)), V(x - (u - 1)));
+  V y = log_normal(u, lost);
+  y = select(x == splat<V>(-1), splat<V>(-infinity), y);
+  y = select(x < splat<V>(infinity), y, x);
+  return select(x < splat<V>(-1), splat<V>(not_a_number), y);
+}
+
+template <class V>
+KX_FN Two<V> two_product(V a, V b) {
+  const V p = a * b;
+  if constexpr (lanes<V> == 1) {
+    return {p, __builtin_fma(a, b, -p)};
+  } else {
+    V error = p;
+    for (int i = 0; i < lanes<V>; ++i) error[i] = __builtin_fma(a[i], b[i], -p[i]);
+    return {p, error};
+  }
+}
+template <class V>
+KX_FN Two<V> operator*(Two<V> a, Two<V> b) {
+  const Two<V> p = two_product(a.hi, b.hi);
+  return quick_two_sum(p.hi, V(p.lo + (a.hi * b.lo + a.lo * b.hi)));
+}
+template <class V>
+KX_FN Two<V> operator+(Two<V> a, Two<V> b) {
+  const Two<V> s = two_sum(a.hi, b.hi);
+  const Two<V> t = two_sum(a.lo, b.lo);
+  const Two<V> u = quick_two_sum(s.hi, V(s.lo + t.hi));
+  return quick_two_sum(u.hi, V(u.lo + t.lo));
+}
+
+// log(x) of a positive double to about 2^-85, for sums in which it cancels.
+template <class V>
+KX_FN Two<V> log_two(V x) {
+  // 1 / (2 j + 1), head and tail
+  constexpr double head[] = {1.0, 0x1.5555555555555p-2, 0x1.999999999999ap-3, 0x1.2492492492492p-3,
+                             0x1.c71c71c71c71cp-4, 0x1.745d1745d1746p-4, 0x1.3b13b13b13b14p-4};
+  constexpr double tail[] = {0.0, 0x1.5555555555555p-56, -0x1.999999999999ap-57,
+                             0x1.2492492492492p-57, 0x1.c71c71c71c71cp-58,
+                             -0x1.745d1745d1746p-59, -0x1.3b13b13b13b14p-58};
+  const auto tiny = x < splat<V>(0x1p-1022);
+  const Binary<V> b = split_binary(select(tiny, V(x * 0x1p54), x));
+  const V k = select(tiny, V(b.k - 54), b.k);
+  const Two<V> below = two_sum(splat<V>(2.0), b.g);  // s = g / (2 + g)
+  const V s = b.g / below.hi;
+  const Two<V> back = two_product(s, below.hi);
+  const Two<V> s2 = quick_two_sum(s, V(((b.g - back.hi) - back.lo - s * below.lo) / below.hi));
+  const Two<V> z = s2 * s2;
+  V rest = splat<V>(1.0 / 29);
+  for (int j = 13; j >= 7; --j) rest = rest * z.hi + 1.0 / (2 * j + 1);
+  Two<V> sum = {rest, V{}};
+  for (int j = 6; j >= 0; --j) sum = z * sum + Two<V>{splat<V>(head[j]), splat<V>(tail[j])};
+  sum = sum * s2;
+  const Two<V> scale = two_product(k, splat<V>(0x1.a39ef35793c76p-33));
+  const Two<V> k_ln2 = Two<V>{k * 0x1.62e42feep-1, V{}} +
+                       Two<V>{scale.hi, V(scale.lo + k * 1.1612227229362532e-26)};
+  return k_ln2 + Two<V>{V(2 * sum.hi), V(2 * sum.lo)};
+}
+
+}  // namespace KX_ISA
+}  // namespace kexue

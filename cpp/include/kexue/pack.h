@@ -1,0 +1,176 @@
+// Values the row algorithms compute with: a scalar, or on the CPU a pack of them (GCC vector
+// extension). Every function of math.h and of the families takes either.
+#pragma once
+
+#include "config.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+template <class T>
+T&& declval() noexcept;
+
+template <class T>
+struct Bare {
+  using type = T;
+};
+template <class T>
+struct Bare<T&> {
+  using type = T;
+};
+
+template <class T>
+struct Bare<const T> {
+  using type = T;
+};
+template <class T>
+using Plain = typename Bare<T>::type;
+
+template <class V>
+struct ValueTraits {  // of a pack; scalars are specialised below
+  using Element = typename Bare<decltype(declval<V&>()[0])>::type;
+  using Bits = typename ValueTraits<Element>::Bits;
+  static constexpr int lanes = sizeof(V) / sizeof(Element);
+};
+template <class E, class B>
+struct ScalarTraits {
+  using Element = E;
+  using Bits = B;
+  static constexpr int lanes = 1;
+};
+template <>
+struct ValueTraits<double> : ScalarTraits<double, unsigned long long> {};
+template <>
+struct ValueTraits<float> : ScalarTraits<float, unsigned> {};
+template <>
+struct ValueTraits<unsigned long long> : ScalarTraits<unsigned long long, unsigned long long> {};
+template <>
+struct ValueTraits<unsigned> : ScalarTraits<unsigned, unsigned> {};
+template <>
+struct ValueTraits<unsigned short> : ScalarTraits<unsigned short, unsigned short> {};
+template <>
+struct ValueTraits<unsigned char> : ScalarTraits<unsigned char, unsigned char> {};
+
+template <class V>
+using element_t = typename ValueTraits<V>::Element;
+template <class V>
+constexpr int lanes = ValueTraits<V>::lanes;
+
+template <class To, class From>
+KX_FN To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V>
+KX_FN V select(bool condition, V yes, V no) {
+  return condition ? yes : no;
+}
+
+#if !defined(__CUDACC__)
+
+template <class E, int N>
+struct PackType {
+  typedef E type __attribute__((vector_size(N * sizeof(E))));
+};
+template <class E>
+struct PackType<E, 1> {
+  using type = E;
+};
+template <class E, int N>
+using Pack = typename PackType<E, N>::type;
+
+// Bytes of a vector register of this level.
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+template <class V>
+using bits_t =
+    Pack<typename ValueTraits<element_t<V>>::Bits, lanes<V>>;
+
+template <class M, class V>
+KX_FN V select(M condition, V yes, V no) {
+  return condition ? yes : no;
+}
+
+template <class V, class S>
+KX_FN V splat(S value) {
+  if constexpr (sizeof(V) == sizeof(S)) {
+    return value;
+  } else {
+    return V{} + static_cast<element_t<V>>(value);
+  }
+}
+
+template <class V>
+KX_FN element_t<V> lane(V v, int i) {
+  if constexpr (lanes<V> == 1) {
+    return v;
+  } else {
+    return v[i];
+  }
+}
+
+template <class V>
+KX_FN V lane_numbers() {
+  V v{};
+  for (int i = 0; i < lanes<V>; ++i) v[i] = static_cast<element_t<V>>(i);
+  return v;
+}
+
+template <class To, class From>
+KX_FN To convert(From from) {
+  if constexpr (lanes<To> == 1 && lanes<From> == 1) {
+    return static_cast<To>(from);
+  } else {
+    return __builtin_convertvector(from, To);
+  }
+}
+
+template <class V>
+KX_FN V load(const void* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class V>
+KX_FN void store(void* to, V v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+#else  // device: a value is a scalar
+
+template <class V>
+using bits_t = typename ValueTraits<V>::Bits;
+
+template <class V, class S>
+KX_FN V splat(S value) {
+  return static_cast<V>(value);
+}
+template <class To, class From>
+KX_FN To convert(From from) {
+  return static_cast<To>(from);
+}
+template <class V>
+KX_FN V load(const void* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class V>
+KX_FN void store(void* to, V v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+#endif
+
+}  // namespace KX_ISA
+}  // namespace kexue

@@ -1,0 +1,169 @@
+// A team is whoever works on one row, with the verbs an algorithm needs: max, top, sum, keep.
+// Value is what one step handles, Result what a verb returns for the row.
+#pragma once
+
+#include "row.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+template <class V, int K>
+struct Sums {
+  V value[K];
+  KX_FN V operator[](int k) const { return value[k]; }
+  KX_FN void add(const Sums& other) {
+    for (int k = 0; k < K; ++k) value[k] = value[k] + other.value[k];
+  }
+};
+
+// The largest key of a row and what stood beside it.
+template <class V, int K>
+struct Top {
+  V key;
+  V beside[K];
+  KX_FN void take(const Top& other) {
+    const auto better = other.key > key;
+    key = select(better, other.key, key);
+    for (int k = 0; k < K; ++k) beside[k] = select(better, other.beside[k], beside[k]);
+  }
+};
+
+// The steps of a scalar or lane-wise team: one index at a time.
+template <class V>
+struct LaneTeam {
+  using Value = V;
+  using Result = V;
+  index n;
+  V* kept = nullptr;
+
+  template <class F>
+  KX_FN V max(F f) const {
+    V m = splat<V>(-infinity);
+    for (index i = 0; i < n; ++i) m = maximum(f(i), m);
+    return m;
+  }
+  template <int K, class F>
+  KX_FN Top<V, K> top(F f) const {
+    Top<V, K> best = {splat<V>(-infinity), {}};
+    if (n > 0) best = f(index(0));
+    best.key = select(best.key == best.key, best.key, splat<V>(-infinity));
+    for (index i = 1; i < n; ++i) best.take(f(i));
+    return best;
+  }
+  template <int K, class F>
+  KX_FN Sums<V, K> sum(F f) const {
+    Sums<V, K> s = {};
+    for (index i = 0; i < n; ++i) s.add(f(i));
+    return s;
+  }
+  KX_FN void keep(index i, V value) const {
+    if (kept) kept[i] = value;
+  }
+};
+
+// One thread, one row, one element at a time.
+template <class W>
+using SerialTeam = LaneTeam<W>;
+
+#if !defined(__CUDACC__)
+
+// Combines the lanes of a pack, halves first.
+template <class V, class F>
+KX_FN element_t<V> fold_lanes(V v, F f) {
+  if constexpr (lanes<V> == 1) {
+    return v;
+  } else {
+    using H = Pack<element_t<V>, lanes<V> / 2>;
+    H half[2];
+    __builtin_memcpy(half, &v, sizeof v);
+    return fold_lanes(f(half[0], half[1]), f);
+  }
+}
+
+// One thread on one contiguous row, a register at a time.
+template <class V>
+struct RowTeam {
+  using Value = V;
+  using Result = element_t<V>;
+  static constexpr int width = lanes<V>;
+  index n;
+  Result* kept = nullptr;
+
+  KX_FN static auto live(Part at) { return lane_numbers<V>() < splat<V>(at.count); }
+
+  template <class F>
+  KX_FN Result max(F f) const {
+    const V least = splat<V>(-infinity);
+    V m[4] = {least, least, least, least};
+    index i = 0;
+    for (; i + 4 * width <= n; i += 4 * width) {
+      for (int k = 0; k < 4; ++k) m[k] = maximum(f(Full{i + k * width}), m[k]);
+    }
+    for (; i + width <= n; i += width) m[0] = maximum(f(Full{i}), m[0]);
+    if (i < n) {
+      const Part at = {i, int(n - i)};
+      m[1] = maximum(select(live(at), f(at), least), m[1]);
+    }
+    const auto larger = [](auto a, auto b) { return maximum(a, b); };
+    return fold_lanes(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger);
+  }
+
+  template <int K, class F>
+  KX_FN Top<Result, K> top(F f) const {
+    const V least = splat<V>(-infinity);
+    Top<V, K> best = {least, {}};
+    if (n > 0) {  // some element's company, should no key be above -inf
+      const Part first = {0, 1};
+      const Top<V, K> t = f(first);
+      for (int k = 0; k < K; ++k) best.beside[k] = splat<V>(lane(t.beside[k], 0));
+    }
+    index i = 0;
+    for (; i + width <= n; i += width) best.take(f(Full{i}));
+    if (i < n) {
+      const Part at = {i, int(n - i)};
+      Top<V, K> last = f(at);
+      last.key = select(live(at), last.key, least);
+      best.take(last);
+    }
+    Top<Result, K> out = {lane(best.key, 0), {}};
+    for (int k = 0; k < K; ++k) out.beside[k] = lane(best.beside[k], 0);
+    for (int j = 1; j < width; ++j) {
+      Top<Result, K> other = {lane(best.key, j), {}};
+      for (int k = 0; k < K; ++k) other.beside[k] = lane(best.beside[k], j);
+      out.take(other);
+    }
+    return out;
+  }
+
+  template <int K, class F>
+  KX_FN Sums<Result, K> sum(F f) const {
+    Sums<V, K> s = {};
+    index i = 0;
+    for (; i + width <= n; i += width) s.add(f(Full{i}));
+    if (i < n) {
+      const Part at = {i, int(n - i)};
+      Sums<V, K> last = f(at);
+      for (int k = 0; k < K; ++k) last.value[k] = select(live(at), last.value[k], V{});
+      s.add(last);
+    }
+    Sums<Result, K> out;
+    for (int k = 0; k < K; ++k) {
+      out.value[k] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
+    }
+    return out;
+  }
+
+  // Remembers a value of step i for the sweep that writes the row; `kept` has room for a register
+  // beyond the row's end.
+  KX_FN void keep(Full at, V value) const {
+    if (kept) store(kept + at.i, value);
+  }
+  KX_FN void keep(Part at, V value) const {
+    if (kept) store(kept + at.i, value);
+  }
+};
+
+#endif
+
+}  // namespace KX_ISA
+}  // namespace kexue

@@ -1,0 +1,49 @@
+// A kernel call as the bindings hand it over, and the tables that list the kernels. Plain data,
+// the same for every instruction-set level.
+#pragma once
+
+namespace kexue {
+
+constexpr int max_operands = 8;
+constexpr int max_parameters = 4;
+constexpr int max_dims = 64;  // of NumPy
+
+// An array: core index i of the row at loop position p is at data + i step + sum(p[d] stride[d]),
+// in bytes. A null pointer is an absent optional operand.
+struct Operand {
+  char* data;
+  long long step;
+  long long stride[max_dims];
+};
+
+struct Call {
+  Operand operand[max_operands];
+  double parameter[max_parameters];
+  int dims;  // loop axes after collapsing those that every operand walks through evenly
+  long long shape[max_dims];
+  long long rows;  // product of shape
+  long long n;     // core size
+};
+
+// Returns how many rows had invalid contents, or -1 when memory ran out.
+using Kernel = long long (*)(const Call&);
+
+enum Dtype { float64, float32, float16, bfloat16, dtypes };
+
+// A signature names the operands as a generalised ufunc does: "(n),mask(n)?,()->()" reads a row, an
+// optional mask and a scalar per row, and writes a scalar per row. Scalar parameters stand in
+// `parameters` and are passed between inputs and outputs.
+struct Entry {
+  const char* name;
+  const char* signature;
+  int parameters;
+  Kernel kernel[dtypes];
+};
+
+struct Table {
+  const char* family;
+  const Entry* entries;
+  int size;
+};
+
+}  // namespace kexue

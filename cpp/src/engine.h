@@ -1,0 +1,49 @@
+// What a kernel tells an engine: its operands and what they hold.
+#pragma once
+
+#include "call.h"
+#include "kexue/row.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+// Inputs. Vector: (n) of T. PerRow: () of E. Flags: mask(n)?, null for all true. Given: one value
+// for all rows. Everything and Same (row.h) stand for operands that are not there.
+template <class T>
+struct Vector {
+  const Operand& op;
+};
+template <class E>
+struct PerRow {
+  const Operand& op;
+};
+struct Flags {
+  const Operand& op;
+};
+template <class W>
+struct Given {
+  W value;
+};
+
+// Where results go: up to four scalars a row, stored as E, and one row of T. Operands without data
+// are not wanted.
+template <class E, class T>
+struct Outputs {
+  int scalars;
+  const Operand* scalar[4];
+  const Operand* vector;
+};
+
+// One scalar a row in C order at `data`, as an operand.
+inline Operand packed_scalars(const Call& call, void* data, long long bytes) {
+  Operand op{};
+  op.data = static_cast<char*>(data);
+  for (int d = call.dims - 1; d >= 0; --d) {
+    op.stride[d] = bytes;
+    bytes *= call.shape[d];
+  }
+  return op;
+}
+
+}  // namespace KX_ISA
+}  // namespace kexue

@@ -1,0 +1,122 @@
+// Parses the signatures of call.h, for the bindings.
+#pragma once
+
+#include "call.h"
+
+namespace kexue {
+
+struct OperandKind {
+  bool vector, mask, optional, output;
+};
+
+struct Signature {
+  OperandKind operand[max_operands];
+  int inputs = 0, operands = 0;
+
+  explicit Signature(const char* text) {
+    bool output = false;
+    for (const char* c = text; *c != '\0';) {
+      if (*c == ',') {
+        ++c;
+      } else if (*c == '-') {  // ->
+        output = true;
+        inputs = operands;
+        c += 2;
+      } else {
+        OperandKind& kind = operand[operands++];
+        kind = {false, false, false, output};
+        for (; *c != '('; ++c) kind.mask = true;  // the one named kind
+        kind.vector = *++c == 'n';
+        while (*c++ != ')') {
+        }
+        kind.optional = *c == '?';
+        c += kind.optional;
+      }
+    }
+  }
+};
+
+// An array before its axes are sorted into loop and core.
+struct Layout {
+  void* data = nullptr;
+  int dims = 0;
+  const long long* shape = nullptr;
+  const long long* stride = nullptr;
+};
+
+// Fills a call from arrays in the signature's order: core axis last, loop axes broadcast, those
+// that all operands walk through evenly joined. Null if all is well, else what is wrong.
+inline const char* arrange(const Signature& signature, const Layout* array, Call& call) {
+  long long shape[max_dims];
+  int dims = -1;
+  call.n = -1;
+  for (int k = 0; k < signature.operands; ++k) {
+    const OperandKind& kind = signature.operand[k];
+    const Layout& a = array[k];
+    if (a.data == nullptr && a.dims < 0) continue;
+    if (a.dims < kind.vector) return "an array has fewer dimensions than the signature";
+    if (kind.vector) {
+      const long long n = a.shape[a.dims - 1];
+      if (call.n < 0 || call.n == 1) {
+        call.n = n;
+      } else if (n != call.n && n != 1) {
+        return "core sizes differ";
+      }
+    }
+    if (!kind.output) continue;
+    const int loop = a.dims - kind.vector;
+    if (dims < 0) {
+      dims = loop;
+      for (int d = 0; d < loop; ++d) shape[d] = a.shape[d];
+    } else {
+      if (loop != dims) return "outputs differ in shape";
+      for (int d = 0; d < loop; ++d) {
+        if (a.shape[d] != shape[d]) return "outputs differ in shape";
+      }
+    }
+  }
+  if (call.n < 0) call.n = 1;
+  for (int k = 0; k < signature.operands; ++k) {
+    const OperandKind& kind = signature.operand[k];
+    const Layout& a = array[k];
+    Operand& op = call.operand[k];
+    op.data = static_cast<char*>(a.data);
+    op.step = 0;
+    if (a.data == nullptr && a.dims < 0) {
+      for (int d = 0; d < dims; ++d) op.stride[d] = 0;
+      continue;
+    }
+    const int loop = a.dims - kind.vector;
+    if (kind.vector && a.shape[a.dims - 1] == call.n) op.step = a.stride[a.dims - 1];
+    if (loop > dims) return "an input has more loop dimensions than the output";
+    for (int d = 0; d < dims; ++d) {
+      const int own = d - (dims - loop);
+      if (own < 0 || (a.shape[own] == 1 && shape[d] != 1)) {
+        op.stride[d] = 0;
+      } else if (a.shape[own] != shape[d]) {
+        return "loop sizes differ";
+      } else {
+        op.stride[d] = a.stride[own];
+      }
+    }
+  }
+  call.rows = 1;
+  call.dims = 0;
+  for (int d = 0; d < dims; ++d) {
+    call.rows *= shape[d];
+    if (shape[d] == 1) continue;
+    const int last = call.dims - 1;
+    bool joins = last >= 0;
+    for (int k = 0; k < signature.operands && joins; ++k) {
+      joins = call.operand[k].stride[last] == call.operand[k].stride[d] * shape[d];
+    }
+    const int to = joins ? last : call.dims++;
+    call.shape[to] = joins ? call.shape[to] * shape[d] : shape[d];
+    for (int k = 0; k < signature.operands; ++k) {
+      call.operand[k].stride[to] = call.operand[k].stride[d];
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace kexue

@@ -1,0 +1,47 @@
+"""Numerical functions from the articles of kexue.fm, for NumPy and CuPy arrays."""
+
+import os as _os
+
+from . import special
+from ._backends import get_num_threads, set_num_threads, show_config, use_backend
+from ._limits import LIMITS
+from ._version import __version__
+from .special import *  # noqa: F403
+
+
+def get_include() -> str:
+    """Directory of the C++ headers, for ``#include <kexue/special.h>``.
+
+    Examples
+    --------
+    >>> import kexue_native as kn
+    >>> kn.get_include().endswith("include")
+    True
+    """
+    return _os.path.join(_os.path.dirname(__file__), "include")
+
+
+def get_cmake_dir() -> str:
+    """Directory for CMake's ``find_package(kexue)``, as ``-Dkexue_DIR``.
+
+    Examples
+    --------
+    >>> import kexue_native as kn
+    >>> kn.get_cmake_dir().endswith("cmake")
+    True
+    """
+    return _os.path.join(_os.path.dirname(__file__), "cmake")
+
+
+__all__ = [
+    "LIMITS",
+    "__version__",
+    "get_cmake_dir",
+    "get_include",
+    "get_num_threads",
+    "set_num_threads",
+    "show_config",
+    "special",
+    "use_backend",
+    *special.__all__,
+]
