@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import oracle
 
 import kexue_native as kn
+import oracle
 from kexue_native._limits import LIMITS
 from kexue_native.special import reference
 
 # NumPy allows its float64 exp, expm1, log and log1p 4 ULP (release notes of 1.22, vector versions).
 # The reference is written on them and gets as much on top of a stated limit.
 NUMPY_ULP = 4
-# lambda = coefficient * log n carries the rounding of two logarithms, a quotient and a product, each
-# at most u, and lambda * d one more: 5u of the exponent, and u of a number is at most half an ULP.
+# lambda = coefficient * log n carries the rounding of two logarithms, a quotient and a product,
+# each at most u, and lambda * d one more: 5u of the exponent, and u of a number is below one ULP.
 ROUNDED_SCALE = 5
-FAR = 30.0  # from here on an entry's error may grow with its distance from the winner (softmax docstring)
+FAR = 30.0  # beyond, an entry's error may grow with its distance from the winner, says the issue
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Case:
     mask: bool = True
     keepdims: bool = False
     shift: str | None = None  # "moves": f(x + c) = f(x) + c, "still": f(x + c) = f(x)
-    permutes: str | None = None  # "still": any order gives the same, "follows": the result is permuted too
+    permutes: str | None = (
+        None  # "still": any order gives the same, "follows": the result is permuted too
+    )
     limits: tuple[str, ...] = ()  # functions whose limits hold per output, if not its own
     empty: Any = None  # result of a slice of length 0 where the output has no core axis
 
@@ -86,7 +88,14 @@ class Case:
             found = kernel(*inputs, *parameters)
             found = found if isinstance(found, tuple) else (found,)
             found = tuple(np.asarray(f) for f in found)[: len(self.outputs)]
-            known = {**wide, **options, "plain": plain, "least": least_normal(arrays[self.main])}
+            dtype = result_type(arrays)
+            known = {
+                **wide,
+                **options,
+                "plain": plain,
+                "dtype": dtype,
+                "least": least_normal(dtype),
+            }
             scales = self.scale(known, found) if self.scale else None
         if scales is None:
             scales = tuple((0.0, 0.0) for _ in found)
@@ -149,7 +158,7 @@ FILL = {
 }
 
 
-# --- Magnitudes -------------------------------------------------------------------------------------------------
+# --- Magnitudes ---
 
 
 def _parts(x, mask=None, scale=1):
@@ -171,10 +180,16 @@ def _far(distance):
     return np.where(np.isfinite(distance) & (distance > FAR), distance, 0)
 
 
-def least_normal(a):
-    """Below this a weight has fewer digits: the working type is the array's, but at least float32."""
-    name = oracle.name_of(np.asarray(a).dtype) if np.asarray(a).dtype.kind != "i" else "float64"
-    return 2.0 ** oracle.MIN_EXPONENT.get("float32" if name == "float16" else name, -1022)
+def result_type(arrays):
+    """dtype of the result: integers count as float64."""
+    types = [np.asarray(v).dtype.newbyteorder("=") for k, v in arrays.items() if k != "mask"]
+    return np.result_type(*(np.float64 if t.kind in "biu" else t for t in types))
+
+
+def least_normal(dtype):
+    """Below this a weight has fewer digits; the working type is at least float32."""
+    name = oracle.name_of(dtype)
+    return 2.0 ** oracle.MIN_EXPONENT["float32" if name == "float16" else name]
 
 
 def _faint(p, factor, least):
@@ -183,7 +198,7 @@ def _faint(p, factor, least):
 
 
 def _faint_rest(gap, factor, least):
-    """The same for the winner's part, a sum over the others, where the largest of these is subnormal."""
+    """The same for the winner, a sum over the others, where the largest of these is subnormal."""
     return np.where(np.exp(-gap) < least, np.abs(factor), 0)
 
 
@@ -206,16 +221,15 @@ def scale_lse_b(k, out):
     total = np.exp(kept - top[..., None]).sum(axis=-1)
     signed = np.abs((np.sign(k["b"]) * np.exp(kept - top[..., None])).sum(axis=-1))
     bound = 8 * (np.abs(top) + np.abs(out[0])) + 4 * total / signed
-    top = np.maximum(np.abs(top), np.abs(out[0]))
-    with np.errstate(all="ignore"):  # in ULP of `top`; 1 ULP is at least u of it
-        growth = np.where(np.isfinite(bound), bound / np.where(top > 0, top, 1), 0)
-    return ((np.where(top > 0, top, 1), growth), (0.0, 0.0))[: 1 + ("return_sign" in k)]
+    size = np.maximum(np.abs(top), np.abs(out[0]))
+    growth = bound * oracle.unit_roundoff(k["dtype"]) / oracle.ulp(size, k["dtype"])
+    return ((size, growth), (0.0, 0.0))[: 1 + ("return_sign" in k)]
 
 
 def scale_share(x, mask=None, scale=1):
     """Entries of a softmax: relative, growing with the distance from the winner."""
-    d, p, _, gap = _parts(x, mask, scale)
-    return d, p, np.maximum(_far(d), 0 * d), gap
+    d, p, _, _ = _parts(x, mask, scale)
+    return d, p, _far(d)
 
 
 def scale_softmax(k, out):
@@ -225,10 +239,10 @@ def scale_softmax(k, out):
 def scale_lse_vjp(k, out):
     g = k["g"][..., None]
     if "b" not in k:
-        _, p, growth, _ = scale_share(k["a"], k.get("mask"))
+        _, p, growth = scale_share(k["a"], k.get("mask"))
         return ((0.0, growth + _faint(p, g, k["least"])),)
     terms = np.where(k["b"] == 0, -np.inf, k["a"] + np.log(np.abs(k["b"])))
-    d, p, growth, _ = scale_share(terms, k.get("mask"))
+    d, p, growth = scale_share(terms, k.get("mask"))
     e = np.exp(d)
     cancelled = e.sum(axis=-1) / np.abs((np.sign(k["b"]) * e).sum(axis=-1))
     growth = growth + _faint(p, g * cancelled[..., None], k["least"])
@@ -238,8 +252,10 @@ def scale_lse_vjp(k, out):
 def scale_lme_vjp(k, out):
     a = k["a"]
     if "weights" in k:
-        a = np.where(k["weights"] > 0, a + np.log(np.where(k["weights"] > 0, k["weights"], 1)), -np.inf)
-    _, p, growth, _ = scale_share(a)
+        a = np.where(
+            k["weights"] > 0, a + np.log(np.where(k["weights"] > 0, k["weights"], 1)), -np.inf
+        )
+    _, p, growth = scale_share(a)
     return ((0.0, growth + _faint(p, k["g"][..., None], k["least"])),)
 
 
@@ -343,16 +359,20 @@ def scale_jensen(k, out):
     return ((top + np.log(x.shape[-1]), 0.0),)
 
 
-# --- From public arguments to kernel arguments --------------------------------------------------------------------
+# --- From public arguments to kernel arguments ---
 
 
 def coefficient(k):
     """lambda = coefficient * log n, in the oracle's type."""
-    base = np.longdouble(k.get("base", 512.0)) if oracle.HAS_WIDE else np.float64(k.get("base", 512.0))
+    base = (
+        np.longdouble(k.get("base", 512.0)) if oracle.HAS_WIDE else np.float64(k.get("base", 512.0))
+    )
     dim, kappa = k.get("dim"), k.get("kappa")
     if dim is None:
         return 1 / np.log(base)
-    return 1 / (np.log(base) * np.sqrt(type(base)(dim))) if kappa is None else type(base)(kappa) / dim
+    return (
+        1 / (np.log(base) * np.sqrt(type(base)(dim))) if kappa is None else type(base)(kappa) / dim
+    )
 
 
 def lower_lse(k):
@@ -392,7 +412,7 @@ def lower_jensen(k):
     return gap, (k["x"], k.get("weights")), ()
 
 
-# --- The functions ------------------------------------------------------------------------------------------------
+# --- The functions ---
 
 _FORMS = ({}, {"dim": 64}, {"dim": 64, "kappa": 1.5}, {"min_length": 16}, {"base": 100.0})
 _SCALES = ({}, {"scale": 0.25}, {"scale": 4.0})

@@ -3,10 +3,10 @@
 import zlib
 
 import numpy as np
-import oracle
 import pytest
 
 import kexue_native as kn
+import oracle
 from kexue_native import _backends
 
 LEVELS = ("cpu:v2", "cpu:v3", "cpu:v4", "cpu:base")

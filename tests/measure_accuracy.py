@@ -1,6 +1,6 @@
 """Measure the worst error, in ULP, of every function, type and backend over many random rows.
 
-    python tests/measure_accuracy.py [--rows 1000000] [--backend NAME ...] [--dtype NAME ...] [--case ID ...]
+    python tests/measure_accuracy.py [--rows 1000000] [--backend NAME ...] [--case ID ...]
 
 The figures are what kexue_native.LIMITS states rounded up, with growth beyond the winner taken off.
 """
@@ -8,10 +8,10 @@ The figures are what kexue_native.LIMITS states rounded up, with growth beyond t
 import argparse
 
 import numpy as np
+
 import oracle
 import samples
 from cases import CASES
-
 from kexue_native import _backends
 
 

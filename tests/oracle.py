@@ -16,15 +16,17 @@ MIN_EXPONENT = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -
 MAX_EXPONENT = {"float64": 1024, "float32": 128, "float16": 16, "bfloat16": 128}
 DTYPES = tuple(MANTISSA)
 
-# Extended (x86) and quad (most arm64) long double have at least 11 bits more than float64, which makes
-# an error of the oracle itself less than 2**-10 ULP. Elsewhere long double is float64 again.
+# Extended (x86) and quad (most arm64) long double have at least 11 bits more than float64, which
+# makes an error of the oracle itself less than 2**-10 ULP. Elsewhere long double is float64 again.
 HAS_WIDE = np.finfo(np.longdouble).nmant >= 63
 
 
 def dtype_of(name):
     """NumPy dtype for one of the four names; skips where ml_dtypes is not installed."""
     if name == "bfloat16":
-        return np.dtype(pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes").bfloat16)
+        return np.dtype(
+            pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes").bfloat16
+        )
     return np.dtype(name)
 
 
@@ -46,7 +48,7 @@ def wide_type(dtype):
 
 
 def widen(a):
-    """`a` in the oracle's type, exactly. Integers and bool count as float64, as the contract says."""
+    """`a` in the oracle's type, exactly. Integers and bool count as float64."""
     a = np.asarray(a)
     if a.dtype.kind in "biu":
         a = a.astype(np.float64)
@@ -54,7 +56,7 @@ def widen(a):
 
 
 def ulp(magnitude, dtype):
-    """The spacing of `dtype` in the binade of `magnitude`, in the wide type; never below the smallest subnormal."""
+    """The spacing of `dtype` in the binade of `magnitude`, at least the smallest subnormal."""
     name = name_of(dtype)
     magnitude = np.abs(np.asarray(magnitude, wide_type(dtype)))
     exponent = np.frexp(np.where(np.isfinite(magnitude), magnitude, 0))[1] - 1
@@ -66,8 +68,8 @@ def ulp(magnitude, dtype):
 def ulp_error(got, exact, dtype=None, magnitude=0):
     """Distance of `got` from the wide value `exact`, in ULP of max(|exact|, magnitude).
 
-    nan agrees with nan and an infinity with itself, everything else that is not finite is infinitely far,
-    except that a finite exact value beyond the type's range may round to the infinity.
+    nan agrees with nan and an infinity with itself; all else that is not finite is infinitely
+    far, except that a finite exact value beyond the type's range may round to it.
     """
     got = np.asarray(got)
     dtype = got.dtype if dtype is None else np.dtype(dtype)
@@ -95,7 +97,7 @@ def worst(got, exact, dtype=None, magnitude=0, growth=0):
     return float(error[k]), tuple(int(i) for i in k)
 
 
-# --- Formulas of the specification for one row, in high precision. Finite inputs. ---------------------------------
+# --- Formulas of the specification for one row, in high precision. Finite inputs. ---
 
 
 def _digits(row, scale):
@@ -139,8 +141,10 @@ def exact_logsumexp_weighted_vjp(x, b, g, mask=None):
 
 
 def exact_logmeanexp(x, weights=None):
+    """By expm1 and log1p, which mpmath keeps exact where x is as small as 1e-300."""
     w = weights or [mpf(1)] * len(x)
-    return mp.log(mp.fsum(w[i] * mp.exp(v) for i, v in enumerate(x)) / mp.fsum(w))
+    q = mp.fsum(w[i] * mp.expm1(v - x[0]) for i, v in enumerate(x)) / mp.fsum(w)
+    return x[0] + mp.log1p(q)
 
 
 def exact_logmeanexp_vjp(x, g, weights=None):
@@ -156,8 +160,9 @@ def exact_softmax(x, mask=None, scale=1):
 
 def exact_softmax_vjp(x, g, mask=None, scale=1):
     p, _ = _normalised(x, mask, scale)
-    mean = mp.fsum(p[i] * g[i] for i in p)
-    return [scale * p[i] * (g[i] - mean) if i in p else mpf(0) for i in range(len(x))]
+    first = g[next(iter(p))] if p else mpf(0)  # equal gradients give exactly 0
+    mean = mp.fsum(p[i] * (g[i] - first) for i in p)
+    return [scale * p[i] * (g[i] - first - mean) if i in p else mpf(0) for i in range(len(x))]
 
 
 def exact_log_softmax(x, mask=None):
@@ -233,18 +238,18 @@ def working_precision(*rows, scale=1.0):
 
 
 def split(value):
-    """An exact number as float64 plus a float64 remainder: 106 bits, written as two hex floats in the tables."""
+    """An exact number as float64 plus a float64 remainder, 106 bits in all."""
     high = float(value)
     if high in (float("inf"), float("-inf")) or high != high:
         return high, 0.0
     return high, float(value - mpf(high))
 
 
-# --- Plain formulas as they stand in libraries and on the web, for showing what the contract avoids. --------------
+# --- Plain formulas as they stand in libraries, to show what the contract avoids. ---
 
 
 def plain_logsumexp(x, b=None):
-    """The usual max-shifted one-liner in the input's own type; with b as SciPy up to 1.14 has it."""
+    """The usual max-shifted one-liner in the input's own type; the shift ignores b."""
     x = np.asarray(x)
     top = np.max(x)
     with np.errstate(all="ignore"):

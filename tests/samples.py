@@ -3,11 +3,12 @@
 import math
 
 import numpy as np
+
 import oracle
 
 FAMILIES = ("normal", "shifted", "ties", "dominant", "nearly equal", "spread", "near zero")
 
-# Row lengths and their share of the rows: many short rows, where every entry counts, a few long ones.
+# Row lengths and their share of the rows: many short rows, where every entry counts, few long ones.
 LENGTHS = ((1, 0.01), (2, 0.44), (3, 0.25), (5, 0.15), (8, 0.12), (17, 0.025), (33, 0.005))
 LONG = ((260, 0.0015), (1000, 0.0004), (3000, 0.0001))
 

@@ -4,13 +4,13 @@ import ast
 import inspect
 import itertools
 
-import cases
 import numpy as np
-import oracle
 import pytest
-from cases import ALL, BY_ID, CASES, JENSEN, SCALE
 
+import cases
 import kexue_native as kn
+import oracle
+from cases import ALL, BY_ID, CASES, JENSEN, SCALE
 from kexue_native import _backends
 from kexue_native.special import reference
 
@@ -47,7 +47,7 @@ def run(backend, case, arrays, note="", options=None, **call):
     return got
 
 
-# --- Types and shapes --------------------------------------------------------------------------------------------
+# --- Types and shapes ---
 
 
 @every_case
@@ -152,7 +152,10 @@ def test_arrays_of_other_libraries(case, library, rng):
     want = case.call(arrays, axis=-1)
     got = case.call({k: convert(v) for k, v in arrays.items()}, axis=-1)
     for w, g, raw in zip(
-        case.results(want), case.results(got), got if isinstance(got, tuple) else (got,), strict=True
+        case.results(want),
+        case.results(got),
+        got if isinstance(got, tuple) else (got,),
+        strict=True,
     ):
         assert isinstance(raw, np.ndarray | np.generic)
         same(w, g)
@@ -219,7 +222,7 @@ def one_sentence(error, function, note=""):
         assert internal not in text, f"{note}: {text!r}"
 
 
-# --- Layouts -----------------------------------------------------------------------------------------------------
+# --- Layouts ---
 
 
 def unaligned(a):
@@ -342,7 +345,7 @@ def test_small_arguments_broadcast(case, backend, dtype, rng):
         backend.check(case, got, full, note=f"{k} {keep}")
 
 
-# --- Axes --------------------------------------------------------------------------------------------------------
+# --- Axes ---
 
 
 def moved(case, arrays, axis):
@@ -410,7 +413,9 @@ def test_zero_dimensional_input_is_one_slice(case, backend, dtype, rng):
     there = {k: v[0] if cores[k] else v for k, v in arrays.items()}
     for axis in (None, -1, 0, ()):
         got = backend.call(case, {k: np.asarray(v) for k, v in there.items()}, axis=axis)
-        backend.check(case, got, arrays, note=f"{axis}", move=lambda r, core: r[None] if core else r)
+        backend.check(
+            case, got, arrays, note=f"{axis}", move=lambda r, core: r[None] if core else r
+        )
 
 
 @every_case
@@ -457,7 +462,7 @@ def test_axis_errors(case, backend, rng):
         one_sentence(caught.value, case.function, f"axis {axis}")
 
 
-# --- Empty, special values, masks --------------------------------------------------------------------------------
+# --- Empty, special values, masks ---
 
 
 @every_case
@@ -595,7 +600,7 @@ def test_mask_must_be_boolean(case, backend, rng):
         backend.check(case, got, arrays, note=f"mask {mask!r}")
 
 
-# --- out ---------------------------------------------------------------------------------------------------------
+# --- out ---
 
 
 def fresh_outputs(case, backend, shape, dtype, make=None):
@@ -651,7 +656,9 @@ def test_out_on_another_axis(case, backend, dtype, rng):
         backend=backend.name,
     )
     found = tuple(backend.get(p) for p in placed)
-    backend.check(case, found if len(found) > 1 else found[0], arrays, note="out, axis 0", move=back)
+    backend.check(
+        case, found if len(found) > 1 else found[0], arrays, note="out, axis 0", move=back
+    )
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.keepdims], ids=lambda c: c.id)
@@ -808,7 +815,7 @@ def test_out_overlapping_outputs(case, backend, rng):
         one_sentence(error, case.function)
 
 
-# --- g, names, signatures ----------------------------------------------------------------------------------------
+# --- g, names, signatures ---
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "g" in c.arrays], ids=lambda c: c.id)
@@ -837,7 +844,12 @@ def test_backend_argument(function):
     case = next(c for c in ALL if c.function == function)
     arrays = case.make(np.random.default_rng(0), (2, 3))
     axis = {} if case is SCALE else {"axis": -1}
-    for name, error in (("gpu", ValueError), ("cpu:v9", ValueError), (3, TypeError), ("", ValueError)):
+    for name, error in (
+        ("gpu", ValueError),
+        ("cpu:v9", ValueError),
+        (3, TypeError),
+        ("", ValueError),
+    ):
         with pytest.raises(error) as caught:
             case.call(arrays, **axis, backend=name)
         assert "backend must be" in str(caught.value) and "\n" not in str(caught.value)
@@ -959,7 +971,7 @@ def test_public_functions_reach_only_those_kernels():
     assert called <= set(kernel_names())
 
 
-# --- The two without a core axis of their own --------------------------------------------------------------------
+# --- The two without a core axis of their own ---
 
 
 def test_entropy_invariant_scale_contract(backend, dtype, rng):
@@ -975,7 +987,9 @@ def test_entropy_invariant_scale_contract(backend, dtype, rng):
     for layout in LAYOUTS:
         if not backend.on_device:
             lengths = layout(rng.integers(0, 200, (4, 6)).astype(dtype))
-            backend.check(SCALE, backend(kn.entropy_invariant_scale, lengths), {"n": lengths}, dtype=dtype)
+            backend.check(
+                SCALE, backend(kn.entropy_invariant_scale, lengths), {"n": lengths}, dtype=dtype
+            )
     same(
         np.asarray(backend(kn.entropy_invariant_scale, np.array([nan, inf], dtype)), float),
         [nan, inf],

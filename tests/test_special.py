@@ -3,17 +3,17 @@
 import math
 
 import numpy as np
-import oracle
 import pytest
 
 import kexue_native as kn
+import oracle
 
 inf, nan = np.inf, np.nan
 
 
 def same(got, want):
     """Equal numbers, nan with nan, -inf with -inf; the sign of zero does not matter."""
-    np.testing.assert_array_equal(got, np.asarray(want))
+    np.testing.assert_array_equal(np.asarray(got, float), np.asarray(want, float))
 
 
 def near(got, want, dtype=np.float64, times=1.0):
@@ -24,12 +24,19 @@ def near(got, want, dtype=np.float64, times=1.0):
     assert np.all(np.abs(got - want) <= bound), f"got {got}, want {want}"
 
 
-# --- logsumexp ---------------------------------------------------------------------------------------------------
+# --- logsumexp ---
 
 
 def test_logsumexp_special_values(backend, dtype):
     rows = np.array(
-        [[1, 2, inf], [-inf, -inf, -inf], [inf, -inf, 0], [nan, 1, 2], [nan, inf, 0], [inf, inf, 1]],
+        [
+            [1, 2, inf],
+            [-inf, -inf, -inf],
+            [inf, -inf, 0],
+            [nan, 1, 2],
+            [nan, inf, 0],
+            [inf, inf, 1],
+        ],
         dtype,
     )
     same(backend(kn.logsumexp, rows, axis=1).astype(float), [inf, -inf, inf, nan, nan, inf])
@@ -147,9 +154,15 @@ def test_logsumexp_scipy_positional(rng):
     """SciPy's order of arguments: a, axis, b, keepdims, return_sign."""
     special = pytest.importorskip("scipy.special")
     a, b = rng.standard_normal((4, 5)), rng.standard_normal((4, 5))
-    for arguments in [(a,), (a, 1), (a, 0, np.abs(b)), (a, 1, np.abs(b), True), (a, 1, b, True, True)]:
+    for arguments in [
+        (a,),
+        (a, 1),
+        (a, 0, np.abs(b)),
+        (a, 1, np.abs(b), True),
+        (a, 1, b, True, True),
+    ]:
         want = special.logsumexp(*arguments)
-        # Values are below 8 and sums below 5 terms; where signs cancel the loss is the same for both.
+        # Values are below 8, sums of 5 terms; where signs cancel the loss is the same for both.
         np.testing.assert_allclose(kn.logsumexp(*arguments), want, rtol=0, atol=1e-13)
 
 
@@ -165,7 +178,12 @@ def test_logsumexp_vjp_weights(backend, rng):
     g = rng.standard_normal(3)
     e = b * np.exp(a)
     want = g[:, None] * e / e.sum(axis=1, keepdims=True)
-    scale = np.abs(g)[:, None] * np.abs(e) * np.abs(e).sum(1, keepdims=True) / e.sum(1, keepdims=True) ** 2
+    scale = (
+        np.abs(g)[:, None]
+        * np.abs(e)
+        * np.abs(e).sum(1, keepdims=True)
+        / e.sum(1, keepdims=True) ** 2
+    )
     got = backend(kn.logsumexp_vjp, a, g, axis=1, b=b)
     assert np.all(np.abs(got - want) <= 2e-13 * scale)
     zero = backend(kn.logsumexp_vjp, np.array([inf, 1.0]), 1.0, b=np.array([0.0, 3.0]))
@@ -186,7 +204,7 @@ def test_infinite_terms_share_in_proportion(backend, dtype):
     assert np.all(np.isnan(backend(kn.logsumexp_vjp, a, one, b=b).astype(float)[[0, 2]]))
 
 
-# --- logmeanexp --------------------------------------------------------------------------------------------------
+# --- logmeanexp ---
 
 
 def test_logmeanexp_special_values(backend, dtype):
@@ -236,7 +254,7 @@ def test_logmeanexp_negative_weight(backend):
                 backend(function, *arguments, axis=1, weights=w)
 
 
-# --- softmax, log_softmax ----------------------------------------------------------------------------------------
+# --- softmax, log_softmax ---
 
 
 def test_softmax_special_values(backend, dtype):
@@ -349,7 +367,7 @@ def test_logsumexp_softmax_returns_both(backend, dtype, rng):
     same(both[1].astype(float), backend(kn.softmax, x, axis=-1).astype(float))
 
 
-# --- entropy -----------------------------------------------------------------------------------------------------
+# --- entropy ---
 
 
 def test_softmax_entropy_special_values(backend, dtype):
@@ -382,7 +400,7 @@ def test_softmax_entropy_scale(backend, rng):
     near(backend(kn.softmax_entropy, np.array([1e308, -1e308]), scale=10.0), 0)
 
 
-# --- inequalities ------------------------------------------------------------------------------------------------
+# --- inequalities ---
 
 
 def test_logsumexp_bounds_values(backend):
@@ -447,7 +465,7 @@ def test_logsumexp_jensen_gap(backend, rng):
     assert np.all(backend(kn.logsumexp_jensen_gap, equal) <= 2e-13 * 4)
 
 
-# --- entropy-invariant attention ---------------------------------------------------------------------------------
+# --- entropy-invariant attention ---
 
 
 def test_entropy_invariant_scale_values(backend):

@@ -16,6 +16,14 @@ struct Operand {
   long long stride[max_dims];
 };
 
+// What kernels on a GPU need besides. Memory stays the caller's; null when there is none left.
+struct Device {
+  void* stream;
+  void* (*allocate)(void* context, long long bytes);
+  void* context;
+  const char* error;  // why a launch failed
+};
+
 struct Call {
   Operand operand[max_operands];
   double parameter[max_parameters];
@@ -23,9 +31,10 @@ struct Call {
   long long shape[max_dims];
   long long rows;  // product of shape
   long long n;     // core size
+  Device* device = nullptr;
 };
 
-// Returns how many rows had invalid contents, or -1 when memory ran out.
+// Returns how many rows had invalid contents, or -1 when memory ran out or a launch failed.
 using Kernel = long long (*)(const Call&);
 
 enum Dtype { float64, float32, float16, bfloat16, dtypes };

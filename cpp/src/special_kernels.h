@@ -27,7 +27,7 @@ long long logsumexp_vjp(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long logsumexp_weighted(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &b = call.operand[1], &mask = call.operand[2];
-  return engine.template reduce<T>(LogsumexpWeighted<T>{}, {2, {&call.operand[3], &call.operand[4]}, nullptr},
+  return engine.template reduce<T>(LogsumexpWeighted<T>{call.operand[4].data != nullptr}, {2, {&call.operand[3], &call.operand[4]}, nullptr},
                    Vector<T>{x}, Vector<T>{b}, Flags{mask});
 }
 

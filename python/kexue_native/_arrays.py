@@ -139,8 +139,8 @@ class Layout:
 
     def drop(self, x: Array) -> Array:
         """View of a `keepdims` array without the core axes."""
-        axes = range(len(self.shape))
-        return x[(*(0 if i in self.core else slice(None) for i in axes), ...)]
+        picks: list[Any] = [0 if i in self.core else slice(None) for i in range(len(self.shape))]
+        return x[tuple([*picks, ...])]
 
     def arrange(self, x: Array, xp: Any) -> Array:
         """`x`, which broadcasts to `shape`, as loop axes and one core axis; a view if possible."""

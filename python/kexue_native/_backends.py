@@ -56,12 +56,12 @@ def levels() -> tuple[str, ...]:
     return tuple(level for level in LEVELS if level in usable)
 
 
-def refusal(name: str, xp: Any = None) -> str | None:
+def refusal(name: str, xp: Any = None, caller: str = "use_backend") -> str | None:
     """Why backend `name` cannot be used (for arrays of `xp`), or None if it can."""
     from . import _device
 
     if name not in NAMES:
-        raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+        raise ValueError(f"{caller}: backend must be one of {', '.join(NAMES)}, got {name!r}")
     on_host = xp is None or xp is np
     if name == "reference":
         return None
@@ -101,7 +101,7 @@ def _resolve(family: str, call: Call, backend: str | None) -> Any:
         name = "reference" if refusal(best, call.xp) else best
     elif isinstance(backend, str):
         name = backend
-        reason = refusal(name, call.xp)
+        reason = refusal(name, call.xp, call.name)
         if reason:
             raise RuntimeError(f"{call.name}: backend {name!r} cannot be used: {reason}")
     else:

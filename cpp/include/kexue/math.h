@@ -28,6 +28,19 @@ struct Arithmetic<Bfloat16> {
 template <class T>
 using wide_t = typename Arithmetic<T>::Wide;
 
+// What the terms e^x of a row are computed with where there are many: float for float, twice the
+// lanes of double; Exp below keeps what that would lose.
+template <class T>
+struct TermArithmetic {
+  using Term = wide_t<T>;
+};
+template <>
+struct TermArithmetic<float> {
+  using Term = float;
+};
+template <class T>
+using term_t = typename TermArithmetic<T>::Term;
+
 // The layout of an IEEE type, and ln 2 with a head so short that k * ln2_head is exact.
 template <class E>
 struct Format;
@@ -90,32 +103,32 @@ struct Exponential {
   V rounded;
 };
 
-// (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, as precise as results stored in T need it.
+// (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, as precise as results stored in T need it. Summed in
+// pairs (Estrin): the terms' latencies overlap, which is worth more here than a multiplication.
 template <class V>
 KX_FN V exp_tail(double, V r) {  // 2^-55.8
-  V q = r * 2.5100424157005067e-08 + 2.7620138719733994e-07;
-  q = q * r + 2.7557268378684192e-06;
-  q = q * r + 2.480152119021773e-05;
-  q = q * r + 0.00019841269863105968;
-  q = q * r + 0.0013888888917281794;
-  q = q * r + 0.008333333333330051;
-  q = q * r + 0.04166666666662399;
-  q = q * r + 0.16666666666666669;
-  return q * r + 0.5;
+  const V r2 = r * r, r4 = r2 * r2;
+  const V a = (r * 0.16666666666666669 + 0.5) +
+              r2 * (r * 0.008333333333330051 + 0.04166666666662399);
+  const V b = (r * 0.00019841269863105968 + 0.0013888888917281794) +
+              r2 * (r * 2.7557268378684192e-06 + 2.480152119021773e-05);
+  const V c = r * 2.5100424157005067e-08 + 2.7620138719733994e-07;
+  return a + r4 * (b + r4 * c);
 }
 template <class V>
 KX_FN V exp_tail(float, V r) {  // 2^-32
-  V q = r * 0.00019891030654370327 + 0.0013933685862617174;
-  q = q * r + 0.008333310889582076;
-  q = q * r + 0.04166646460202654;
-  q = q * r + 0.16666666681659179;
-  return q * r + 0.5000000013498178;
+  using E = element_t<V>;
+  const V r2 = r * r;
+  const V a = r * E(0.16666666681659179) + E(0.5000000013498178);
+  const V b = r * E(0.008333310889582076) + E(0.04166646460202654);
+  const V c = r * E(0.00019891030654370327) + E(0.0013933685862617174);
+  return a + r2 * (b + r2 * c);
 }
 template <class V>
 KX_FN V exp_tail(Half, V r) {  // 2^-21
-  V q = r * 0.008357224056124076f + 0.041833971571802624f;
-  q = q * r + 0.16666630753390102f;
-  return q * r + 0.4999974848709118f;
+  const V a = r * 0.16666630753390102f + 0.4999974848709118f;
+  const V b = r * 0.008357224056124076f + 0.041833971571802624f;
+  return a + r * r * b;
 }
 template <class V>
 KX_FN V exp_tail(Bfloat16, V r) {
@@ -137,6 +150,80 @@ KX_FN V power_of_two(V rounded, int raise = 0) {
   using F = Format<element_t<V>>;
   const bits_t<V> biased = bit_cast<bits_t<V>>(rounded) + (F::bias + raise);
   return bit_cast<V>(bits_t<V>(biased << F::mantissa_bits));
+}
+
+// x, or `low` where x is below it; a NaN stays.
+template <class V>
+KX_FN V at_least(V x, V low) {
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+  // The instruction returns its second operand for a NaN; written as a selection it takes two.
+  if constexpr (sizeof(V) == 64 && sizeof(element_t<V>) == 8) {
+    return bit_cast<V>(_mm512_max_pd(bit_cast<__m512d>(low), bit_cast<__m512d>(x)));
+  }
+  if constexpr (sizeof(V) == 64 && sizeof(element_t<V>) == 4) {
+    return bit_cast<V>(_mm512_max_ps(bit_cast<__m512>(low), bit_cast<__m512>(x)));
+  }
+#endif
+  return select(x < low, low, x);
+}
+
+// The terms e^(x - m) of a row with maximum m, without forming x - m, whose rounding error grows
+// with it: x itself is reduced to k ln 2 + r, and the term is 2^(k - K) e^r e^(K ln 2 - m) with
+// K = rint(m / ln 2). The last factor is the same for the whole row and left to it (`unit`). From
+// |m| = 2048 on, where x - m is exact wherever the term is not 0, the row is moved there first.
+template <class V>
+struct ExpBase {
+  V origin, low;
+  bits_t<V> bias;
+};
+// scale (1 + r + z): r is exact, z small, so the sum is known beyond V's precision.
+template <class V>
+struct Exp {
+  V scale, r, z;
+  KX_FN V times(V hi, V lo) const { return scale * (hi + (r * hi + (z * hi + lo))); }
+  KX_FN V fraction() const { return scale * (r + z); }
+  KX_FN V value() const { return scale + fraction(); }
+};
+
+template <class E>
+constexpr int exp_raise = sizeof(E) == 8 ? 64 : 32;  // keeps 2^(k - K) normal
+template <class E>
+constexpr E exp_lowered = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
+
+// `unit` becomes e^(K ln 2 - m) 2^-raise, precise in R.
+template <class T, class V, class R>
+KX_FN ExpBase<V> exp_base(R m, R& unit) {
+  using F = Format<element_t<V>>;
+  const R far = splat<R>(2048);
+  const R origin = select(abs(m) < far, R{}, m);
+  const R top = select(abs(m) < splat<R>(infinity), R(m - origin), R{});
+  const V rounded = splat<V>(top) * F::log2_e + F::round;
+  const V k = rounded - F::round;
+  using G = Format<element_t<R>>;
+  const R whole = first<R>(k);
+  const R r = (top - whole * G::ln2_head) - whole * G::ln2_tail;
+  unit = (1 + (r * r * exp_tail(element_t<R>{}, R(-r)) - r)) * exp_lowered<element_t<V>>;
+  const element_t<V> span = sizeof(element_t<V>) == 8 ? 752 : 109;
+  return {splat<V>(origin), splat<V>(top) - span,
+          (bits_t<V>{} + (F::bias + exp_raise<element_t<V>>)) - bit_cast<bits_t<V>>(rounded)};
+}
+
+template <class T, class V>
+KX_FN Exp<V> exp_term(V x, ExpBase<V> base) {
+  using F = Format<element_t<V>>;
+  const V y = at_least(V(x - base.origin), base.low);
+  const V rounded = y * F::log2_e + F::round;
+  const V k = rounded - F::round;
+  const V exact = y - k * F::ln2_head;
+  const bits_t<V> exponent = bit_cast<bits_t<V>>(rounded) + base.bias;
+  const V scale = bit_cast<V>(bits_t<V>(exponent << F::mantissa_bits));
+  if constexpr (sizeof(element_t<V>) > sizeof(T)) {  // digits to spare
+    const V r = exact - k * F::ln2_tail;
+    return {scale, r, r * r * exp_tail(T{}, r)};
+  } else {
+    const V tail = k * F::ln2_tail, r = exact - tail;
+    return {scale, exact, r * r * exp_tail(T{}, r) - tail};
+  }
 }
 
 // e^x for x <= 0, or e^(x + x_lo) with x_lo beyond V's precision. What rounds to 0 in T, -inf

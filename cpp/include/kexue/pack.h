@@ -47,6 +47,10 @@ struct ValueTraits<unsigned long long> : ScalarTraits<unsigned long long, unsign
 template <>
 struct ValueTraits<unsigned> : ScalarTraits<unsigned, unsigned> {};
 template <>
+struct ValueTraits<int> : ScalarTraits<int, unsigned> {};
+template <>
+struct ValueTraits<long long> : ScalarTraits<long long, unsigned long long> {};
+template <>
 struct ValueTraits<unsigned short> : ScalarTraits<unsigned short, unsigned short> {};
 template <>
 struct ValueTraits<unsigned char> : ScalarTraits<unsigned char, unsigned char> {};
@@ -102,8 +106,10 @@ KX_FN V select(M condition, V yes, V no) {
 
 template <class V, class S>
 KX_FN V splat(S value) {
-  if constexpr (sizeof(V) == sizeof(S)) {
+  if constexpr (lanes<V> == lanes<Plain<S>> && lanes<V> > 1) {
     return value;
+  } else if constexpr (lanes<V> == 1) {
+    return static_cast<V>(value);
   } else {
     return V{} + static_cast<element_t<V>>(value);
   }
@@ -115,6 +121,16 @@ KX_FN element_t<V> lane(V v, int i) {
     return v;
   } else {
     return v[i];
+  }
+}
+
+// The first lane of a register, for a value that is the same in all; a register of results as it is.
+template <class R, class V>
+KX_FN R first(V v) {
+  if constexpr (lanes<R> == lanes<V>) {
+    return v;
+  } else {
+    return R(lane(v, 0));
   }
 }
 
@@ -155,19 +171,21 @@ template <class V, class S>
 KX_FN V splat(S value) {
   return static_cast<V>(value);
 }
+template <class R, class V>
+KX_FN R first(V v) {
+  return static_cast<R>(v);
+}
 template <class To, class From>
 KX_FN To convert(From from) {
   return static_cast<To>(from);
 }
 template <class V>
-KX_FN V load(const void* from) {
-  V v;
-  __builtin_memcpy(&v, from, sizeof v);
-  return v;
+KX_FN V load(const void* from) {  // aligned; a memcpy would go byte by byte
+  return *static_cast<const V*>(from);
 }
 template <class V>
 KX_FN void store(void* to, V v) {
-  __builtin_memcpy(to, &v, sizeof v);
+  *static_cast<V*>(to) = v;
 }
 
 #endif

@@ -3,9 +3,12 @@
 // A row function has up to four steps, written on a team (team.h):
 //   gather(team, inputs...) -> State   sweeps over a block of a row
 //   merge(State, State) -> State       of two blocks of a row
-//   finish(State) -> Done              what the row needs: its scalar results `out`, coefficients
+//   results(State) -> Results          the scalars of the row: values `out`, perhaps `invalid`
+//   finish(State) -> Done              the coefficients that each element needs
 //   each(done, kept, i, inputs...)     the value of element i, where the result has the row's shape
-// State and Done are packs or scalars throughout, so rows can be worked on side by side.
+// State and Done are packs or scalars throughout, so rows can be worked on side by side. `Term` is
+// the type of the steps along a row where it is not wide_t<T>, `kept` how many values a step keeps
+// for `each`.
 //
 // Leave one out: with m = max x and rest = sum of e^(x_i - m) without one of the largest,
 // log(sum(e^x)) = m + log1p(rest) and softmax_i = e^(x_i - m) / (1 + rest); 1 + rest is never
@@ -19,49 +22,50 @@ namespace kexue {
 inline namespace KX_ISA {
 
 // What `each` finds of the values kept by gather: all of them, or none.
-template <class W>
+template <class E>
 struct Kept {
-  const W* data;
+  const E* data;
+  index size;
 #if !defined(__CUDACC__)
   template <class V>
-  KX_FN V get(Full at) const {
-    return load<V>(data + at.i);
+  KX_FN V get(Full at, int k) const {
+    return load<V>(data + k * size + at.i);
   }
   template <class V>
-  KX_FN V get(Part at) const {
-    return load<V>(data + at.i);
+  KX_FN V get(Part at, int k) const {
+    return load<V>(data + k * size + at.i);
   }
 #endif
   template <class V>
-  KX_FN V get(index i) const {
-    return load<V>(data + i * lanes<V>);
+  KX_FN V get(index i, int k) const {
+    return load<V>(data + (k * size + i) * lanes<V>);
   }
 };
 struct NothingKept {};
 
-template <class V, class W, class I, class F>
-KX_FN V recall(Kept<W> kept, I i, F) {
-  return kept.template get<V>(i);
+template <class V, class E, class I, class F>
+KX_FN V recall(Kept<E> kept, I i, F) {
+  return kept.template get<V>(i, 0);
 }
 template <class V, class I, class F>
 KX_FN V recall(NothingKept, I, F compute) {
   return compute();
 }
-
-// e^(scale (x - m)), 1 where x is m itself; scale >= 0.
+// e^(x - m), 1 where x is m itself.
 template <class T, class V>
 KX_FN V relative_exp(V x, V m) {
   return select(x == m, splat<V>(1), exp_difference<T>(x, m));
 }
+// scale (x - m), 0 where x is m itself and -inf where x is infinitely far from it; scale >= 0.
 template <class V>
 KX_FN V scaled_difference(V x, V m, V scale) {
-  const V d = scale * (x - m);
-  return select(x == m, V{}, select(x == splat<V>(-infinity), x, d));
+  const V d = x - m;
+  return select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d)));
 }
-// a b, and 0 where a is 0 whatever b is.
+// a b, and 0 where a is 0 even if b is infinite.
 template <class V>
 KX_FN V times_or_zero(V a, V b) {
-  return select(a == V{}, a, V(a * b));
+  return select((a == V{}) & (b == b), a, V(a * b));
 }
 
 // The two sums every function of the family begins with.
@@ -70,19 +74,70 @@ struct LogSum {
   R max, rest;
 };
 
+// A term as it is kept: its value where V has digits to spare, else scale and fraction.
+template <class V>
+constexpr int term_parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 2;
+template <class Team, class I, class V>
+KX_FN void keep_term(const Team& team, I i, Exp<V> e) {
+  if constexpr (term_parts<V> == 1) {
+    team.keep(i, e.value());
+  } else {
+    team.keep(i, e.scale, V(e.r + e.z));
+  }
+}
 template <class T, class Team, class X>
 KX_FN LogSum<typename Team::Result> log_sum(const Team& team, X x) {
   using V = typename Team::Value;
-  const auto max = team.max([&](auto i) { return x[i]; });
+  using R = typename Team::Result;
+  const R max = team.max([&](auto i) { return x[i]; });
   const V m = splat<V>(max);
-  const auto s = team.template sum<2>([&](auto i) {
+  R unit;
+  const ExpBase<V> base = exp_base<T, V>(max, unit);
+  const auto s = team.template sum<3>([&](auto i) {
     const V v = x[i];
     const auto tie = v == m;
-    const V e = exp_difference<T>(v, m);
-    team.keep(i, select(tie, splat<V>(1), e));
-    return Sums<V, 2>{select(tie, V{}, e), select(tie, splat<V>(1), V{})};
+    const Exp<V> e = exp_term<T>(v, base);
+    keep_term(team, i, e);
+    return Sums<V, 3>{select(tie, V{}, e.scale), select(tie, V{}, e.fraction()),
+                      select(tie, splat<V>(1), V{})};
   });
-  return {max, s[0] + (s[1] - 1)};
+  return {max, (s[0] + s[1]) * unit + (s[2] - 1)};
+}
+
+// A factor of the row's terms that each element is multiplied by, in two parts of the terms' type.
+template <class T, class V, class R>
+struct TermFactor {
+  ExpBase<V> base;
+  V hi, lo;
+  KX_FN TermFactor(R max, R factor) {
+    R unit;
+    base = exp_base<T, V>(max, unit);
+    unit = unit * factor;
+    hi = splat<V>(unit);
+    lo = V{};
+    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) lo = splat<V>(unit - first<R>(hi));
+  }
+};
+template <class V, class R, class E, class I, class F>
+KX_FN V term_times(const R& row, Kept<E> kept, I i, F) {
+  if constexpr (term_parts<V> == 1) {
+    return kept.template get<V>(i, 0) * row.hi;
+  } else {
+    const Exp<V> e = {kept.template get<V>(i, 0), kept.template get<V>(i, 1), V{}};
+    return e.times(row.hi, row.lo);
+  }
+}
+template <class V, class R, class I, class F>
+KX_FN V term_times(const R& row, NothingKept, I, F compute) {
+  return compute().times(row.hi, row.lo);
+}
+
+// factor e^(x - max), and factor where x is max itself.
+template <class T, class R, class K, class I, class V>
+KX_FN V term_of(R max, R factor, K kept, I i, V x) {
+  const TermFactor<T, V, R> row(max, factor);
+  const V value = term_times<V>(row, kept, i, [&] { return exp_term<T>(x, row.base); });
+  return select(x == splat<V>(max), splat<V>(factor), value);
 }
 
 // e^(b - a) for b <= a, 1 where they are equal.
@@ -109,10 +164,11 @@ KX_FN R inverse_of(LogSum<R> s) {
 // log(sum(e^x)).  (n),mask(n)?->()
 template <class T>
 struct Logsumexp {
+  using Term = term_t<T>;
   template <class R>
   using State = LogSum<R>;
   template <class R>
-  struct Done {
+  struct Results {
     R out[1];
   };
   template <class Team, class X, class M>
@@ -124,7 +180,7 @@ struct Logsumexp {
     return kexue::merge<T>(a, b);
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     return {{log_of(s)}};
   }
 };
@@ -132,20 +188,19 @@ struct Logsumexp {
 // softmax_i = e^(x_i - m) / (1 + rest), and log(sum(e^x)) beside it.  (n),mask(n)?->(),(n)
 template <class T>
 struct Softmax : Logsumexp<T> {
+  static constexpr int kept = term_parts<term_t<T>>;
   template <class R>
   struct Done {
-    R out[1];
     R max, inverse;
   };
   template <class R>
   KX_FN Done<R> finish(LogSum<R> s) const {
-    return {{log_of(s)}, s.max, inverse_of(s)};
+    return {s.max, inverse_of(s)};
   }
   template <class R, class K, class I, class X, class M>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask) const {
     using V = Plain<decltype(x[i])>;
-    const V e = recall<V>(kept, i, [&] { return relative_exp<T>(x[i], splat<V>(row.max)); });
-    return select(mask[i], V(e * splat<V>(row.inverse)), V{});
+    return select(mask[i], term_of<T>(row.max, row.inverse, kept, i, V(x[i])), V{});
   }
 };
 
@@ -163,15 +218,23 @@ struct LogSoftmax : Logsumexp<T> {
   template <class R, class K, class I, class X, class M>
   KX_FN auto each(const Done<R>& row, K, I i, X x, M mask) const {
     using V = Plain<decltype(x[i])>;
-    const V v = x[i], m = splat<V>(row.max);
-    const V d = select(v == m, V{}, V(v - m)) - splat<V>(row.log_rest);
-    return select(mask[i], d, splat<V>(-infinity));
+    const V v = x[i], m = splat<V>(row.max), log_rest = splat<V>(row.log_rest);
+    V below = (v - m) - log_rest;
+    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) {  // v - m with its rounding error
+      const V tail = splat<V>(row.log_rest - first<R>(log_rest));
+      const Two<V> d = two_sum(v, V(-m));
+      const auto far = d.hi < splat<V>(-0x1p100);
+      below = d.hi - (log_rest - select(far, V{}, V(d.lo - tail)));
+    }
+    return select(mask[i], select(v == m, V(-log_rest), below), splat<V>(-infinity));
   }
 };
 
 // Gradient of logsumexp: g softmax_i, 0 for a row that is -inf throughout.  (n),(),mask(n)?->(n)
 template <class T>
 struct LogsumexpVjp {
+  using Term = term_t<T>;
+  static constexpr int kept = term_parts<term_t<T>>;
   template <class R>
   struct State {
     LogSum<R> sum;
@@ -198,8 +261,9 @@ struct LogsumexpVjp {
   template <class R, class K, class I, class X, class G, class M>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, M mask) const {
     using V = Plain<decltype(x[i])>;
-    const V e = recall<V>(kept, i, [&] { return relative_exp<T>(x[i], splat<V>(row.max)); });
-    return select(mask[i], times_or_zero(e, splat<V>(row.factor)), V{});
+    const V nan = splat<V>(row.factor) * 0;  // an undefined row is undefined throughout
+    const V value = term_of<T>(row.max, row.factor, kept, i, V(x[i]));
+    return select(mask[i], select(nan == nan, value, nan), V{});
   }
 };
 
@@ -273,6 +337,8 @@ struct SoftmaxVjp {
 // (1 - p) sum(g) - (sum of the other g).  (n),(n),mask(n)?->(n)
 template <class T>
 struct LogSoftmaxVjp {
+  using Term = term_t<T>;
+  static constexpr int kept = term_parts<term_t<T>>;
   template <class R>
   struct State {
     LogSum<R> sum;
@@ -314,8 +380,8 @@ struct LogSoftmaxVjp {
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G g, M mask) const {
     using V = Plain<decltype(x[i])>;
     const V v = x[i], m = splat<V>(row.max), winner = splat<V>(row.winner);
-    const V e = recall<V>(kept, i, [&] { return relative_exp<T>(v, m); });
-    const V plain = g[i] - times_or_zero(V(e * splat<V>(row.inverse)), splat<V>(row.total));
+    const V p = term_of<T>(row.max, row.inverse, kept, i, v);
+    const V plain = g[i] - times_or_zero(p, splat<V>(row.total));
     const V mine = select(winner == winner, winner, plain);
     return select(mask[i], select(v == m, mine, plain), V{});
   }
@@ -331,7 +397,7 @@ struct SoftmaxEntropy {
     R dot, count, scale;
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[1];
   };
   template <class Team, class X, class M>
@@ -378,7 +444,7 @@ struct SoftmaxEntropy {
     return select(s.sum.max == splat<R>(-infinity), empty, h);
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     return {{entropy(s)}};
   }
 };
@@ -425,6 +491,7 @@ struct SoftmaxEntropyVjp {
 // softmax(scale x) with a scale per row, >= 0.  (n),mask(n)?,()->(n)
 template <class T>
 struct ScaledSoftmax {
+  static constexpr int kept = 1;
   template <class R>
   struct State {
     LogSum<R> sum;
@@ -491,7 +558,7 @@ struct EntropyScaleOfMask {
     R count;
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[1];
   };
   template <class Team, class M>
@@ -506,7 +573,7 @@ struct EntropyScaleOfMask {
     return {a.count + b.count};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     return {{entropy_scale(s.count, coefficient, min_length)}};
   }
 };
@@ -520,7 +587,7 @@ struct EntropyScale {
     R n;
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[1];
     R invalid;
   };
@@ -533,7 +600,7 @@ struct EntropyScale {
     return a;
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     const R nan = splat<R>(not_a_number);
     const R scale = select(s.n == s.n, entropy_scale(s.n, coefficient, min_length), nan);
     return {{select(s.n < R{}, nan, scale)}, select(s.n < R{}, splat<R>(1), R{})};
@@ -628,12 +695,14 @@ KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
   return WeightedLogSum<R>{leader, s[0] + (s[1] - 1)};
 }
 
+// (n),(n),mask(n)?->(),()?
 template <class T>
 struct LogsumexpWeighted {
+  bool signs = true;  // else a negative sum is NaN
   template <class R>
   using State = WeightedLogSum<R>;
   template <class R>
-  struct Done {
+  struct Results {
     R out[2];
   };
   template <class Team, class X, class B, class M>
@@ -651,7 +720,7 @@ struct LogsumexpWeighted {
     return {top, mine + theirs * term_ratio<T>(other, top)};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     const R one = splat<R>(1), least = splat<R>(-infinity);
     const R from_rest = select(s.rest < -one, log(R(-one - s.rest)), log1p(s.rest));
     R value = s.top.key + from_rest;
@@ -669,6 +738,7 @@ struct LogsumexpWeighted {
     sign = select(total == R{}, R{}, sign);
     value = select(total == R{}, least, value);
     const R nan = splat<R>(not_a_number);
+    if (!signs) value = select(sign < R{}, nan, value);
     return {{select(total == total, value, nan), select(total == total, sign, nan)}};
   }
 };
@@ -704,8 +774,9 @@ struct LogsumexpWeightedVjp {
     using V = Plain<decltype(x[i])>;
     const Term<V> top = {splat<V>(row.key), splat<V>(row.a), splat<V>(row.b)};
     const Term<V> t = weighted_term(V(x[i]), select(mask[i], V(b[i]), V{}));
-    const V ratio = term_ratio<T>(t, top);
-    return times_or_zero(ratio, splat<V>(row.factor));
+    const V value = times_or_zero(term_ratio<T>(t, top), splat<V>(row.factor));
+    const V nan = splat<V>(row.factor) * 0;
+    return select(t.b == V{}, V{}, select(nan == nan, value, nan));
   }
 };
 
@@ -719,7 +790,7 @@ struct Logmeanexp {
     R max, minus, plus, total, negative;  // sums of w expm1(d), w e^d, w, and [w < 0]
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[1];
     R invalid;
   };
@@ -752,7 +823,7 @@ struct Logmeanexp {
     return {max, minus, a.plus * fa + b.plus * fb, a.total + b.total, a.negative + b.negative};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     const R q = s.minus / s.total, nan = splat<R>(not_a_number);
     R value = s.max + select(q > splat<R>(-0.5), log1p(q), log(R(s.plus / s.total)));
     value = select(q == q, value, nan);
@@ -763,14 +834,19 @@ struct Logmeanexp {
 // Its gradient: g w_i e^(x_i) / sum(w e^x).  (n),(),(n)?->(n)
 template <class T>
 struct LogmeanexpVjp {
+  static constexpr int kept = 1;
   template <class R>
   struct State {
     typename Logmeanexp<T>::template State<R> mean;
     R g;
   };
   template <class R>
+  struct Results {
+    R invalid;
+  };
+  template <class R>
   struct Done {
-    R max, factor, invalid;
+    R max, factor;
   };
   template <class Team, class X, class W>
   KX_FN auto gather(const Team& team, X x, typename Team::Result g, W w) const {
@@ -783,18 +859,23 @@ struct LogmeanexpVjp {
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R nan = splat<R>(not_a_number);
-    R factor = select(s.mean.max == splat<R>(-infinity), R(s.mean.total * 0), s.g / s.mean.plus);
-    factor = select(s.mean.plus == s.mean.plus, factor, nan);
-    return {s.mean.max, select(s.mean.negative > R{}, nan, factor), s.mean.negative};
+    R factor = select(s.mean.max == splat<R>(-infinity), R{}, s.g / s.mean.plus);
+    factor = select((s.mean.plus == s.mean.plus) & (s.mean.total > R{}), factor, nan);
+    return {s.mean.max, select(s.mean.negative > R{}, nan, factor)};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    return {s.mean.negative};
   }
   template <class R, class K, class I, class X, class G, class W>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, W w) const {
     using V = Plain<decltype(x[i])>;
     const V e = recall<V>(kept, i, [&] {
-      const V weight = w[i];
-      return times_or_zero(weight, relative_exp<T>(V(x[i]), splat<V>(row.max)));
+      const V weight = w[i], value = select(weight == V{}, splat<V>(-infinity), V(x[i]));
+      return times_or_zero(weight, relative_exp<T>(value, splat<V>(row.max)));
     });
-    return times_or_zero(e, splat<V>(row.factor));
+    const V nan = splat<V>(row.factor) * 0;
+    return select(nan == nan, times_or_zero(e, splat<V>(row.factor)), nan);
   }
 };
 
@@ -808,10 +889,10 @@ struct LogsumexpBounds {
   bool uniform;  // p is not given: 1/n
   template <class R>
   struct State {
-    R max, sum, count, top, weights, moment, bend, negative;
+    R max, sum, count, top, weights, moment, bend, negative, unordered;
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[4];
     R invalid;
   };
@@ -830,20 +911,21 @@ struct LogsumexpBounds {
     const auto max = team.max([&](auto i) { return x[i]; });
     const auto top = team.max([&](auto i) { return p[i]; });
     const V log_top = log(splat<V>(top));
-    const auto s = team.template sum<6>([&](auto i) {
+    const auto s = team.template sum<7>([&](auto i) {
       const V v = x[i], w = p[i], one = splat<V>(1);
       const V bend = bent(select(w == splat<V>(top), V{}, V(log(w) - log_top)));
-      return Sums<V, 6>{v, one, w, times_or_zero(w, v), times_or_zero(w, bend),
-                        select(w >= V{}, V{}, one)};
+      return Sums<V, 7>{v, one, w, times_or_zero(w, v), times_or_zero(w, bend),
+                        select(w >= V{}, V{}, one), select(v == v, V{}, one)};
     });
-    return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5]};
+    return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5], s[6]};
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     const R top = maximum(a.top, b.top);
     return {maximum(a.max, b.max), a.sum + b.sum,       a.count + b.count,
             top,                   a.weights + b.weights, a.moment + b.moment,
-            lowered(a, top) + lowered(b, top), a.negative + b.negative};
+            lowered(a, top) + lowered(b, top), a.negative + b.negative,
+            a.unordered + b.unordered};
   }
   // sum(p bent(v)) of a block, for a larger maximum of p
   template <class R>
@@ -853,7 +935,7 @@ struct LogsumexpBounds {
     return all + times_or_zero(s.weights, bent(down));
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     using E = element_t<R>;
     const R nan = splat<R>(not_a_number);
     const R log_n = tau * log(s.count), mean = s.sum / s.count + log_n;
@@ -864,8 +946,7 @@ struct LogsumexpBounds {
     const auto sound = (s.negative == R{}) & (off <= splat<R>(tolerance()));
     const R invalid = uniform ? R{} : select(sound, R{}, splat<R>(1));
     const auto some = s.count > R{};
-    // max skips NaN, the sum does not
-    const R max = select(s.sum == s.sum, s.max, select(s.max == splat<R>(infinity), s.max, nan));
+    const R max = select(s.unordered == R{}, s.max, nan);
     return {{max, select(some, mean, splat<R>(-infinity)),
              select(invalid == R{}, select(some, weighted, splat<R>(-infinity)), nan),
              select(some, R(max + log_n), splat<R>(-infinity))},
@@ -886,7 +967,7 @@ struct LogsumexpLipschitz {
     R distance, unordered;
   };
   template <class R>
-  struct Done {
+  struct Results {
     R out[2];
   };
   template <class Team, class X, class Y>
@@ -910,7 +991,7 @@ struct LogsumexpLipschitz {
             maximum(a.distance, b.distance), a.unordered + b.unordered};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
+  KX_FN Results<R> results(State<R> s) const {
     const R lx = log_of(s.x), ly = log_of(s.y);
     const R far = maximum(s.distance, R{});
     const R distance = select(s.unordered > R{}, splat<R>(not_a_number), far);
@@ -926,7 +1007,7 @@ struct LogsumexpLipschitz {
 template <class T>
 inline wide_t<T> logsumexp(const T* x, index n) {
   return Logsumexp<T>{}
-      .finish(Logsumexp<T>{}.gather(SerialTeam<wide_t<T>>{n}, Row<T>{x, n}, Everything{}))
+      .results(Logsumexp<T>{}.gather(SerialTeam<wide_t<T>>{n}, Row<T>{x, n}, Everything{}))
       .out[0];
 }
 template <class T>

@@ -35,6 +35,7 @@ struct LaneTeam {
   using Result = V;
   index n;
   V* kept = nullptr;
+  index kept_size = 0;
 
   template <class F>
   KX_FN V max(F f) const {
@@ -56,8 +57,12 @@ struct LaneTeam {
     for (index i = 0; i < n; ++i) s.add(f(i));
     return s;
   }
-  KX_FN void keep(index i, V value) const {
-    if (kept) kept[i] = value;
+  template <class... Vs>
+  KX_FN void keep(index i, Vs... values) const {
+    if (kept) {
+      V* to = kept + i;
+      ((*to = values, to += kept_size), ...);
+    }
   }
 };
 
@@ -81,13 +86,16 @@ KX_FN element_t<V> fold_lanes(V v, F f) {
 }
 
 // One thread on one contiguous row, a register at a time.
-template <class V>
+// Results are of type R, into which long sums of narrower lanes are carried over every so often.
+template <class V, class R>
 struct RowTeam {
   using Value = V;
-  using Result = element_t<V>;
+  using Result = R;
+  using Element = element_t<V>;
   static constexpr int width = lanes<V>;
   index n;
-  Result* kept = nullptr;
+  Element* kept = nullptr;
+  index kept_size = 0;
 
   KX_FN static auto live(Part at) { return lane_numbers<V>() < splat<V>(at.count); }
 
@@ -105,7 +113,7 @@ struct RowTeam {
       m[1] = maximum(select(live(at), f(at), least), m[1]);
     }
     const auto larger = [](auto a, auto b) { return maximum(a, b); };
-    return fold_lanes(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger);
+    return R(fold_lanes(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger));
   }
 
   template <int K, class F>
@@ -137,29 +145,57 @@ struct RowTeam {
 
   template <int K, class F>
   KX_FN Sums<Result, K> sum(F f) const {
+    if constexpr (sizeof(Element) == sizeof(R)) {
+      return fold<K>(run<K>(0, n, f));
+    } else {
+      constexpr index stretch = 32 * width;
+      Sums<Result, K> s = {};
+      for (index i = 0; i < n; i += stretch) {
+        s.add(fold<K>(run<K>(i, i + stretch < n ? i + stretch : n, f)));
+      }
+      return s;
+    }
+  }
+
+  // Remembers values of step i for the sweep that writes the row, K to a step; `kept` has room for
+  // K stretches of kept_size, a register longer than the row.
+  template <class At, class... Vs>
+  KX_FN void keep(At at, Vs... values) const {
+    if (kept) {
+      Element* to = kept + at.i;
+      ((store(to, values), to += kept_size), ...);
+    }
+  }
+
+ private:
+  template <int K, class F>
+  KX_FN Sums<V, K> run(index i, index end, F f) const {
     Sums<V, K> s = {};
-    index i = 0;
-    for (; i + width <= n; i += width) s.add(f(Full{i}));
-    if (i < n) {
-      const Part at = {i, int(n - i)};
+    for (; i + width <= end; i += width) s.add(f(Full{i}));
+    if (i < end) {
+      const Part at = {i, int(end - i)};
       Sums<V, K> last = f(at);
       for (int k = 0; k < K; ++k) last.value[k] = select(live(at), last.value[k], V{});
       s.add(last);
     }
+    return s;
+  }
+  template <int K>
+  KX_FN static Sums<Result, K> fold(Sums<V, K> s) {
+    const auto plus = [](auto a, auto b) { return a + b; };
     Sums<Result, K> out;
     for (int k = 0; k < K; ++k) {
-      out.value[k] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
+      if constexpr (sizeof(Element) == sizeof(R)) {
+        out.value[k] = fold_lanes(s.value[k], plus);
+      } else {
+        using H = Pack<Element, width / 2>;
+        using D = Pack<R, width / 2>;
+        H half[2];
+        __builtin_memcpy(half, &s.value[k], sizeof half);
+        out.value[k] = fold_lanes(D(convert<D>(half[0]) + convert<D>(half[1])), plus);
+      }
     }
     return out;
-  }
-
-  // Remembers a value of step i for the sweep that writes the row; `kept` has room for a register
-  // beyond the row's end.
-  KX_FN void keep(Full at, V value) const {
-    if (kept) store(kept + at.i, value);
-  }
-  KX_FN void keep(Part at, V value) const {
-    if (kept) store(kept + at.i, value);
   }
 };
 

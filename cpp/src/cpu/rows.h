@@ -24,6 +24,7 @@ constexpr int tile_size = 32;         // core indices of a tile
 constexpr index lane_chunk = 2048;    // core indices of a tile's long rows that are one job
 constexpr index short_row = 32;       // up to here rows go by lanes
 constexpr index job_elements = 32768; // about this much work makes a job
+constexpr index kept_bytes = 24576;    // of values kept between the sweeps over a row
 static_assert(tile_rows * tile_size <= block_size, "one buffer serves both");
 
 inline index offset(const Operand& op, const Call& call, index row) {
@@ -43,7 +44,7 @@ inline void copy_element(char* to, const char* from) {
 
 // A reader positions itself at a row and gives views of a block of it (row, block), or loads a
 // tile of rows and gives views of its lanes (tile, group).
-template <class In, class V>
+template <class In, class V, class W>
 struct Reader;
 
 template <class E>
@@ -58,6 +59,9 @@ struct TileBuffer {
     if (even && stride == index(sizeof(E))) {
       for (int i = 0; i < len; ++i) {
         char* to = bytes + i * tile_rows * sizeof(E);
+        // The runs are too short for the hardware to foresee the next tile's.
+        const char* ahead = at + r0 * stride + (i + len) * op.step;
+        for (int b = 0; b < tile_rows * int(sizeof(E)); b += 64) __builtin_prefetch(ahead + b);
         __builtin_memcpy(to, at + r0 * stride + i * op.step, unsigned(count) * sizeof(E));
         for (int j = count; j < tile_rows; ++j) copy_element<E>(to + j * sizeof(E), to);
       }
@@ -100,8 +104,8 @@ struct TileBuffer {
   }
 };
 
-template <class T, class V>
-struct Reader<Vector<T>, V> {
+template <class T, class V, class W>
+struct Reader<Vector<T>, V, W> {
   const Operand& op;
   const Call& call;
   const char* at = nullptr;
@@ -119,8 +123,8 @@ struct Reader<Vector<T>, V> {
   }
 };
 
-template <class V>
-struct Reader<Flags, V> {
+template <class V, class W>
+struct Reader<Flags, V, W> {
   const Operand& op;
   const Call& call;
   const char* at = nullptr;
@@ -143,16 +147,16 @@ struct Reader<Flags, V> {
   }
 };
 
-template <class E, class V>
-struct Reader<PerRow<E>, V> {
+template <class E, class V, class W>
+struct Reader<PerRow<E>, V, W> {
   const Operand& op;
   const Call& call;
-  element_t<V> value = {};
+  W value = {};
   V values[tile_rows / lanes<V>];
   Reader(PerRow<E> in, const Call& c) : op(in.op), call(c) {}
 
-  void row(index r) { value = load_wide<E, element_t<V>>(op.data + offset(op, call, r)); }
-  element_t<V> block(index, int) const { return value; }
+  void row(index r) { value = load_wide<E, W>(op.data + offset(op, call, r)); }
+  W block(index, int) const { return value; }
   void tile(index r0, int count, index, int) {
     for (int j = 0; j < tile_rows; ++j) {
       row(r0 + (j < count ? j : 0));
@@ -164,7 +168,7 @@ struct Reader<PerRow<E>, V> {
 
 // What needs no memory: Given, Everything, Same.
 template <class W, class V>
-struct Reader<Given<W>, V> {
+struct Reader<Given<W>, V, W> {
   W value;
   Reader(Given<W> in, const Call&) : value(in.value) {}
   void row(index) {}
@@ -172,8 +176,8 @@ struct Reader<Given<W>, V> {
   void tile(index, int, index, int) {}
   V group(int) const { return splat<V>(value); }
 };
-template <class V>
-struct Reader<Everything, V> {
+template <class V, class W>
+struct Reader<Everything, V, W> {
   Reader(Everything, const Call&) {}
   void row(index) {}
   Everything block(index, int) const { return {}; }
@@ -181,7 +185,7 @@ struct Reader<Everything, V> {
   Everything group(int) const { return {}; }
 };
 template <class W, class V>
-struct Reader<Same<W>, V> {
+struct Reader<Same<W>, V, W> {
   W value;
   Reader(Same<W> in, const Call&) : value(in.value) {}
   void row(index) {}
@@ -211,23 +215,48 @@ inline void get_lane(State& state, const PackState& packs, int j) {
   }
 }
 
-// Which of the optional members `out` and `invalid` a Done has.
-template <class Done, class = void>
+// What a row function may leave out: results, in them `out` or `invalid`, its type of steps, kept
+// values.
+template <class Fn, class State, class = void>
+constexpr bool has_results = false;
+template <class Fn, class State>
+constexpr bool has_results<Fn, State, decltype(void(declval<Fn>().results(declval<State>())))> =
+    true;
+template <class Results, class = void>
 constexpr bool has_scalars = false;
-template <class Done>
-constexpr bool has_scalars<Done, decltype(void(declval<Done&>().out))> = true;
-template <class Done, class = void>
+template <class Results>
+constexpr bool has_scalars<Results, decltype(void(declval<Results&>().out))> = true;
+template <class Results, class = void>
 constexpr bool has_invalid = false;
-template <class Done>
-constexpr bool has_invalid<Done, decltype(void(declval<Done&>().invalid))> = true;
+template <class Results>
+constexpr bool has_invalid<Results, decltype(void(declval<Results&>().invalid))> = true;
+template <class Fn, class W, class = void>
+struct TermOf {
+  using type = W;
+};
+template <class Fn, class W>
+struct TermOf<Fn, W, decltype(void(declval<typename Fn::Term>()))> {
+  using type = typename Fn::Term;
+};
+template <class Fn, class = void>
+constexpr int kept_of = 0;
+template <class Fn>
+constexpr int kept_of<Fn, decltype(void(Fn::kept))> = Fn::kept;
 
 // One kernel call: fn over all rows of the inputs.
 template <class Fn, class E, class T, bool writes_rows, class... In>
 struct RowLoop {
   using W = wide_t<T>;
   static constexpr int width = register_bytes / int(sizeof(W));
-  using V = Pack<W, width>;
+  using V = Pack<W, width>;  // by lanes
+  using Term = typename TermOf<Fn, W>::type;
+  static constexpr int step = register_bytes / int(sizeof(Term));
+  using Steps = Pack<Term, step>;  // by rows
   static constexpr int groups = tile_rows / width;
+  static constexpr int kept = writes_rows ? kept_of<Fn> : 0;
+  // Rows for whose kept values the first-level cache has room.
+  static constexpr index kept_row = kept ? kept_bytes / (kept * index(sizeof(Term))) : 0;
+  static constexpr index kept_size = kept_row + step;
   using State = typename Fn::template State<W>;
   using Lanes = typename Fn::template State<V>;
 
@@ -239,13 +268,13 @@ struct RowLoop {
   // --- by rows ---------------------------------------------------------------------------------
 
   template <class... R>
-  __attribute__((always_inline)) State gather_block(index i, index end, W* kept, R&... in) const {
+  __attribute__((always_inline)) State gather_block(index i, index end, Term* keep, R&... in) const {
     const int len = int(end - i < block_size ? end - i : block_size);
-    return fn.gather(RowTeam<V>{len, kept}, in.block(i, len)...);
+    return fn.gather(RowTeam<Steps, W>{len, keep, kept_size}, in.block(i, len)...);
   }
   template <class... R>
-  State gather_chunk(index i, index end, W* kept, R&... in) const {
-    State s = gather_block(i, end, kept, in...);
+  State gather_chunk(index i, index end, Term* keep, R&... in) const {
+    State s = gather_block(i, end, keep, in...);
     for (i += block_size; i < end; i += block_size) {
       s = fn.merge(s, gather_block(i, end, nullptr, in...));
     }
@@ -260,7 +289,7 @@ struct RowLoop {
   }
 
   template <class Done, class... R>
-  void write_block(const Done& done, index i0, index end, const W* kept, index r, R&... in) const {
+  void write_block(const Done& done, index i0, index end, const Term* keep, index r, R&... in) const {
     if constexpr (writes_rows) {
       const Operand& op = *outputs.vector;
       TileBuffer<T> strided;
@@ -268,8 +297,8 @@ struct RowLoop {
       for (; i0 < end; i0 += block_size) {
         const int len = int(end - i0 < block_size ? end - i0 : block_size);
         char* to = op.step == index(sizeof(T)) ? at + i0 * op.step : strided.bytes;
-        if (kept) {
-          write_run(done, to, len, Kept<W>{kept}, in.block(i0, len)...);
+        if (kept > 0 && keep) {
+          write_run(done, to, len, Kept<Term>{keep, kept_size}, in.block(i0, len)...);
         } else {
           write_run(done, to, len, NothingKept{}, in.block(i0, len)...);
         }
@@ -278,49 +307,54 @@ struct RowLoop {
     }
   }
   template <class Done, class K, class... X>
-  void write_run(const Done& done, char* to, int len, K kept, X... x) const {
+  void write_run(const Done& row, char* to, int len, K keep, X... x) const {
+    const Done done = row;  // a copy that the stores below cannot alias
     index i = 0;
-    for (; i + width <= len; i += width) {
-      store_wide<T, V>(to + i * index(sizeof(T)), fn.each(done, kept, Full{i}, x...));
+    for (; i + step <= len; i += step) {
+      store_wide<T, Steps>(to + i * index(sizeof(T)), fn.each(done, keep, Full{i}, x...));
     }
     if (i < len) {
       const Part at = {i, int(len - i)};
-      char raw[sizeof(T) * width];
-      store_wide<T, V>(raw, fn.each(done, kept, at, x...));
-      using Raw = Pack<typename Storage<T>::type, width>;
+      char raw[sizeof(T) * step];
+      store_wide<T, Steps>(raw, fn.each(done, keep, at, x...));
+      using Raw = Pack<typename Storage<T>::type, step>;
       store_part<Raw>(to + i * index(sizeof(T)), load<Raw>(raw), at.count * int(sizeof(T)));
     }
   }
 
-  // Results of `count` rows from r0 on, finished side by side.
-  template <class Packs>
-  void write_scalars(const Packs& done, index r0, int count) {
-    if constexpr (has_scalars<Packs>) {
-      for (int k = 0; k < outputs.scalars; ++k) {
-        const Operand& op = *outputs.scalar[k];
-        if (op.data == nullptr) continue;
-        for (int j = 0; j < count; ++j) {
-          store_wide<E, W>(op.data + offset(op, call, r0 + j), lane(done.out[k], j));
+  // Results of `count` rows from r0 on, whose states lie side by side.
+  void write_scalars(const Lanes& state, index r0, int count) {
+    if constexpr (has_results<Fn, Lanes>) {
+      const auto results = fn.results(state);
+      if constexpr (has_scalars<decltype(fn.results(state))>) {
+        for (int k = 0; k < outputs.scalars; ++k) {
+          const Operand& op = *outputs.scalar[k];
+          if (op.data == nullptr) continue;
+          for (int j = 0; j < count; ++j) {
+            store_wide<E, W>(op.data + offset(op, call, r0 + j), lane(results.out[k], j));
+          }
         }
       }
-    }
-    if constexpr (has_invalid<Packs>) {
-      for (int j = 0; j < count; ++j) invalid += lane(done.invalid, j) != 0;
+      if constexpr (has_invalid<decltype(fn.results(state))>) {
+        for (int j = 0; j < count; ++j) invalid += lane(results.invalid, j) != 0;
+      }
     }
   }
   bool wants_scalars() const {
-    using Packs = decltype(fn.finish(declval<Lanes>()));
-    return has_invalid<Packs> || (has_scalars<Packs> && outputs.scalars > 0);
+    if constexpr (has_results<Fn, Lanes>) {
+      return has_invalid<decltype(fn.results(declval<Lanes>()))> || outputs.scalars > 0;
+    }
+    return false;
   }
 
   void by_rows(index first, index last, In... inputs) {
-    rows_with(first, last, Reader<In, V>(inputs, call)...);
+    rows_with(first, last, Reader<In, Steps, W>(inputs, call)...);
   }
   template <class... R>
   void rows_with(index first, index last, R&&... in) {
     const index n = call.n, chunks = (n + row_chunk - 1) / row_chunk;
-    alignas(64) W kept[block_size + width];
-    W* const keep = writes_rows && n <= block_size ? kept : nullptr;
+    alignas(64) Term values[kept > 0 ? kept * kept_size : 1];
+    Term* const keep = n <= kept_row ? values : nullptr;
     for (index r0 = first; r0 < last; r0 += width) {
       const int count = int(last - r0 < width ? last - r0 : width);
       Lanes side{};
@@ -341,42 +375,44 @@ struct RowLoop {
         get_lane<W>(s, side, 0);
         set_lane<W>(side, s, j);
       }
-      write_scalars(fn.finish(side), r0, count);
+      write_scalars(side, r0, count);
     }
   }
 
   // --- by lanes --------------------------------------------------------------------------------
 
   template <class... R>
-  void gather_tiles(Lanes* state, index r0, int count, index i0, index end, W* kept, R&... in) {
+  void gather_tiles(Lanes* state, index r0, int count, index i0, index end, V* keep, R&... in) {
     for (index i = i0; i < end || i == i0; i += tile_size) {
       const int len = int(end - i < tile_size ? end - i : tile_size);
       (in.tile(r0, count, i, len), ...);
       for (int g = 0; g * width < count; ++g) {
-        V* const keep = kept ? reinterpret_cast<V*>(kept) + index(g) * tile_size : nullptr;
-        const Lanes s = fn.gather(LaneTeam<V>{len, keep}, in.group(g)...);
+        V* const mine = keep ? keep + index(g) * kept * tile_size : nullptr;
+        const Lanes s = fn.gather(LaneTeam<V>{len, mine, tile_size}, in.group(g)...);
         state[g] = i == i0 ? s : fn.merge(state[g], s);
       }
     }
   }
-  template <class Done, class... R>
-  void write_tiles(const Done* done, index r0, int count, index i0, index end, const W* kept,
-                   R&... in) {
+  template <class... R>
+  void write_tiles(const Lanes* state, index r0, int count, index i0, index end, const V* keep,
+                   bool loaded, R&... in) {
     if constexpr (writes_rows) {
       TileBuffer<T> out;
       for (index i = i0; i < end; i += tile_size) {
         const int len = int(end - i < tile_size ? end - i : tile_size);
-        if (!(kept && end - i0 <= tile_size)) (in.tile(r0, count, i, len), ...);
+        if (!loaded) (in.tile(r0, count, i, len), ...);
         for (int g = 0; g * width < count; ++g) {
           char* to = out.bytes + g * width * index(sizeof(T));
-          const auto put = [&](auto k) {
+          const auto done = fn.finish(state[g]);
+          const auto put = [&, done](auto k) {
             for (index c = 0; c < len; ++c) {
               store_wide<T, V>(to + c * tile_rows * index(sizeof(T)),
-                               fn.each(done[g], k, c, in.group(g)...));
+                               fn.each(done, k, c, in.group(g)...));
             }
           };
-          if (kept) {
-            put(Kept<W>{kept + index(g) * tile_size * width});
+          if (kept > 0 && keep) {
+            const V* mine = keep + index(g) * kept * tile_size;
+            put(Kept<W>{reinterpret_cast<const W*>(mine), tile_size});
           } else {
             put(NothingKept{});
           }
@@ -386,35 +422,33 @@ struct RowLoop {
     }
   }
   template <class... R>
-  void finish_tile(Lanes* state, index r0, int count, bool write, const W* kept, R&... in) {
-    decltype(fn.finish(state[0])) done[groups];
-    for (int g = 0; g * width < count; ++g) {
-      done[g] = fn.finish(state[g]);
+  void finish_tile(Lanes* state, index r0, int count, const V* keep, R&... in) {
+    for (int g = 0; g * width < count && wants_scalars(); ++g) {
       const int here = count - g * width < width ? count - g * width : width;
-      write_scalars(done[g], r0 + g * width, here);
+      write_scalars(state[g], r0 + g * width, here);
     }
-    if (write) write_tiles(done, r0, count, 0, call.n, kept, in...);
+    write_tiles(state, r0, count, 0, call.n, keep, call.n <= tile_size, in...);
   }
 
   void by_lanes(index first, index last, In... inputs) {
-    lanes_with(first, last, Reader<In, V>(inputs, call)...);
+    lanes_with(first, last, Reader<In, V, W>(inputs, call)...);
   }
   template <class... R>
   void lanes_with(index first, index last, R&&... in) {
-    alignas(64) W kept[tile_rows * tile_size];
-    W* const keep = writes_rows && call.n <= tile_size ? kept : nullptr;
+    V values[kept > 0 ? kept * groups * tile_size : 1];
+    V* const keep = kept > 0 && call.n <= tile_size ? values : nullptr;
     for (index r0 = first; r0 < last; r0 += tile_rows) {
       const int count = int(last - r0 < tile_rows ? last - r0 : tile_rows);
       Lanes state[groups];
       gather_tiles(state, r0, count, 0, call.n, keep, in...);
-      finish_tile(state, r0, count, true, keep, in...);
+      finish_tile(state, r0, count, keep, in...);
     }
   }
 
   // --- few long rows: their chunks are the jobs --------------------------------------------------
 
   void row_chunk_state(State* states, index r, index c, In... inputs) {
-    row_chunk_with(states, r, c, Reader<In, V>(inputs, call)...);
+    row_chunk_with(states, r, c, Reader<In, Steps, W>(inputs, call)...);
   }
   template <class... R>
   void row_chunk_with(State* states, index r, index c, R&&... in) {
@@ -424,7 +458,7 @@ struct RowLoop {
   }
   template <class Done>
   void row_chunk_write(const Done& done, index r, index c, In... inputs) {
-    row_write_with(done, r, c, Reader<In, V>(inputs, call)...);
+    row_write_with(done, r, c, Reader<In, Steps, W>(inputs, call)...);
   }
   template <class Done, class... R>
   void row_write_with(const Done& done, index r, index c, R&&... in) {
@@ -433,7 +467,7 @@ struct RowLoop {
     write_block(done, c * row_chunk, end < call.n ? end : call.n, nullptr, r, in...);
   }
   void lane_chunk_state(State* states, index chunks, index r0, int count, index c, In... inputs) {
-    lane_chunk_with(states, chunks, r0, count, c, Reader<In, V>(inputs, call)...);
+    lane_chunk_with(states, chunks, r0, count, c, Reader<In, V, W>(inputs, call)...);
   }
   template <class... R>
   void lane_chunk_with(State* states, index chunks, index r0, int count, index c, R&&... in) {
@@ -444,14 +478,13 @@ struct RowLoop {
       get_lane<W>(states[(r0 + j) * chunks + c], state[j / width], j % width);
     }
   }
-  template <class Done>
-  void lane_chunk_write(const Done* done, index r0, int count, index c, In... inputs) {
-    lane_write_with(done, r0, count, c, Reader<In, V>(inputs, call)...);
+  void lane_chunk_write(const Lanes* state, index r0, int count, index c, In... inputs) {
+    lane_write_with(state, r0, count, c, Reader<In, V, W>(inputs, call)...);
   }
-  template <class Done, class... R>
-  void lane_write_with(const Done* done, index r0, int count, index c, R&&... in) {
+  template <class... R>
+  void lane_write_with(const Lanes* state, index r0, int count, index c, R&&... in) {
     const index end = (c + 1) * lane_chunk;
-    write_tiles(done, r0, count, c * lane_chunk, end < call.n ? end : call.n, nullptr, in...);
+    write_tiles(state, r0, count, c * lane_chunk, end < call.n ? end : call.n, nullptr, false, in...);
   }
 
   void add_invalid(const RowLoop& part) {
@@ -487,23 +520,19 @@ struct RowLoop {
         if (j < count) states[(r0 + j) * chunks] = s;
         set_lane<W>(side, s, j);
       }
-      write_scalars(fn.finish(side), r0, count);
+      write_scalars(side, r0, count);
     }
     if constexpr (writes_rows) {
       parallel(tiles * chunks, [&](index job) {
         const index t = job / chunks, c = job % chunks;
         RowLoop part{fn, call, outputs};
         if (lanewise) {
-          decltype(fn.finish(Lanes{})) done[groups];
-          for (int g = 0; g < groups; ++g) {
-            Lanes side{};
-            for (int j = 0; j < width; ++j) {
-              const int row = g * width + j;
-              set_lane<W>(side, states[(t * tile_rows + (row < count_of(t) ? row : 0)) * chunks], j);
-            }
-            done[g] = fn.finish(side);
+          Lanes side[groups] = {};
+          for (int row = 0; row < tile_rows; ++row) {
+            const State& s = states[(t * tile_rows + (row < count_of(t) ? row : 0)) * chunks];
+            set_lane<W>(side[row / width], s, row % width);
           }
-          part.lane_chunk_write(done, t * tile_rows, count_of(t), c, inputs...);
+          part.lane_chunk_write(side, t * tile_rows, count_of(t), c, inputs...);
         } else {
           part.row_chunk_write(fn.finish(states[t * chunks]), t, c, inputs...);
         }

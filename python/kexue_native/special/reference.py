@@ -282,7 +282,7 @@ def logsumexp_weighted(
     terms = relative_terms(x, b, mask)
     finite = xp.where(terms.rest < -1, xp.log(-1 - terms.rest), xp.log1p(terms.rest))
     value = terms.shift + finite
-    signs = terms.sign * xp.sign(1 + terms.rest)
+    signs = terms.sign * xp.sign(1 + terms.rest) + 0.0  # no -0
     value = xp.where(terms.top == -_inf, -_inf, value)
     signs = xp.where(terms.top == -_inf, 0.0, signs)
     value = xp.where(terms.top == _inf, xp.where(xp.isnan(terms.mass), _nan, _inf), value)

@@ -1,0 +1,56 @@
+// Sorts the arguments of a kernel call into operands and parameters, for every binding.
+#pragma once
+
+#include "signature.h"
+
+namespace kexue {
+
+// The type a one-letter format names: a Dtype, `dtypes` for a mask, -1 for any other.
+inline int type_of(const char* format) {
+  switch (format[0] != '\0' && format[1] == '\0' ? format[0] : '\0') {
+    case 'd': return float64;
+    case 'f': return float32;
+    case 'e': return float16;
+    case 'H': return bfloat16;
+    case '?': return dtypes;
+    default: return -1;
+  }
+}
+
+// An array among the arguments, and its type as above.
+struct ArrayArgument {
+  Layout layout;
+  int type = -1;
+};
+
+// Fills `call`. take(position, output, to) gives the array at a position, or false for None;
+// number(position) a parameter. Null if all is well, else what is wrong.
+template <class Take, class Number>
+const char* sort_arguments(const Entry& entry, const Signature& signature, int count, Take take,
+                           Number number, Call& call, int& dtype) {
+  if (count != signature.operands + entry.parameters) return "wrong number of arguments";
+  Layout layouts[max_operands];
+  dtype = -1;
+  for (int k = 0; k < signature.operands; ++k) {
+    const OperandKind& kind = signature.operand[k];
+    ArrayArgument array;
+    if (!take(k + (kind.output ? entry.parameters : 0), kind.output, array)) {
+      if (!kind.optional && !kind.output) return "a required array is None";
+      layouts[k].dims = -1;
+      continue;
+    }
+    if (kind.mask != (array.type == dtypes) || array.type < 0) return "dtype not accepted";
+    if (!kind.mask) {
+      if (dtype >= 0 && array.type != dtype) return "dtypes differ";
+      dtype = array.type;
+    }
+    layouts[k] = array.layout;
+  }
+  for (int p = 0; p < entry.parameters; ++p) {
+    call.parameter[p] = number(signature.inputs + p);
+  }
+  if (dtype < 0) return "no array given";
+  return arrange(signature, layouts, call);
+}
+
+}  // namespace kexue

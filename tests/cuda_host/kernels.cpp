@@ -1,0 +1,65 @@
+// The CUDA kernels as a plain C library that runs them on the CPU.
+#include "cpp/src/arguments.h"
+#include "cpp/src/cuda/special.cu"
+
+#include <cstring>
+
+extern "C" {
+
+// An argument: absent (kind 0), a number (1) or an array (2).
+struct KxArgument {
+  int kind;
+  int dims;
+  double number;
+  void* data;
+  const long long* shape;
+  const long long* strides;
+  char type[8];
+};
+
+int kx_names(const char** names, int most) {
+  const kexue::Table& table = kexue::special_table;
+  for (int k = 0; k < table.size && k < most; ++k) names[k] = table.entries[k].name;
+  return table.size;
+}
+
+// 0, or 1 and a message.
+int kx_call(const char* name, int count, const KxArgument* arguments, void* (*allocate)(long long),
+            char* message, int room) {
+  const auto refuse = [&](const char* why) {
+    std::snprintf(message, size_t(room), "%s", why);
+    return 1;
+  };
+  const kexue::Table& table = kexue::special_table;
+  const kexue::Entry* entry = nullptr;
+  for (int k = 0; k < table.size; ++k) {
+    if (std::strcmp(table.entries[k].name, name) == 0) entry = &table.entries[k];
+  }
+  if (entry == nullptr) return refuse("no such kernel");
+  kexue::Device device = {nullptr,
+                          [](void* context, long long bytes) {
+                            return reinterpret_cast<void* (*)(long long)>(context)(bytes);
+                          },
+                          reinterpret_cast<void*>(allocate), nullptr};
+  kexue::Call call;
+  call.device = &device;
+  int dtype;
+  const char* wrong = kexue::sort_arguments(
+      *entry, kexue::Signature(entry->signature), count,
+      [&](int position, bool, kexue::ArrayArgument& to) {
+        const KxArgument& a = arguments[position];
+        to = {{a.data, a.dims, a.shape, a.strides}, kexue::type_of(a.type)};
+        return a.kind == 2;
+      },
+      [&](int position) { return arguments[position].number; }, call, dtype);
+  if (wrong) return refuse(wrong);
+  if (entry->kernel[dtype](call) < 0) return refuse(device.error ? device.error : "no memory");
+  return 0;
+}
+
+void kx_limits(int threads, long long blocks, long long chunk, long long chunk_across) {
+  kexue::launch_limits = {threads, blocks, chunk, chunk_across};
+}
+void kx_backwards(int backwards) { cuda_host::Grid::self().backwards = backwards != 0; }
+
+}  // extern "C"
