@@ -1,7 +1,7 @@
 # The instruction-set levels of this processor, their flags, and the function that compiles one source per level.
 
 set(KEXUE_HEADER_FLAGS -ffp-contract=fast -fno-math-errno -fno-trapping-math)
-set(KEXUE_FLAGS -O3 ${KEXUE_HEADER_FLAGS})
+set(KEXUE_FLAGS -O2 ${KEXUE_HEADER_FLAGS})
 set(KEXUE_LEVELS base)
 set(KEXUE_FLAGS_base "")
 

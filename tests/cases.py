@@ -207,22 +207,28 @@ def scale_lse(k, out):
     return ((top, 0.0),)
 
 
+def _terms(k):
+    """Weights with 0 where masked, and a + log|b|."""
+    b = np.where(k.get("mask", True), k["b"], 0)
+    return b, np.where(b == 0, -np.inf, k["a"] + np.log(np.abs(b)))
+
+
 def scale_lse_b(k, out):
     """Largest term; where weights are negative the bound of the specification, as a growth in ULP.
 
     8u(|a_k + log|b_k|| + |result|) + 4u sum|b e^a| / |S|. The reference, whose log b is a rounded
     number, is held to that for positive weights too.
     """
-    terms = np.where(k["b"] == 0, -np.inf, k["a"] + np.log(np.abs(k["b"])))
-    top = _parts(terms, k.get("mask"))[2]
+    b, terms = _terms(k)
+    top = _parts(terms)[2]
     if "return_sign" not in k and not k["plain"]:
         return ((top, 0.0),)
-    kept = np.where(k.get("mask", True), terms, -np.inf)
-    total = np.exp(kept - top[..., None]).sum(axis=-1)
-    signed = np.abs((np.sign(k["b"]) * np.exp(kept - top[..., None])).sum(axis=-1))
+    e = np.exp(terms - top[..., None])
+    total, signed = e.sum(axis=-1), np.abs((np.sign(b) * e).sum(axis=-1))
     bound = 8 * (np.abs(top) + np.abs(out[0])) + 4 * total / signed
     size = np.maximum(np.abs(top), np.abs(out[0]))
     growth = bound * oracle.unit_roundoff(k["dtype"]) / oracle.ulp(size, k["dtype"])
+    growth = np.maximum(growth - limit("logsumexp", k["dtype"]), 0)  # the bound, nothing on top
     return ((size, growth), (0.0, 0.0))[: 1 + ("return_sign" in k)]
 
 
@@ -241,10 +247,10 @@ def scale_lse_vjp(k, out):
     if "b" not in k:
         _, p, growth = scale_share(k["a"], k.get("mask"))
         return ((0.0, growth + _faint(p, g, k["least"])),)
-    terms = np.where(k["b"] == 0, -np.inf, k["a"] + np.log(np.abs(k["b"])))
-    d, p, growth = scale_share(terms, k.get("mask"))
+    b, terms = _terms(k)
+    d, p, growth = scale_share(terms)
     e = np.exp(d)
-    cancelled = e.sum(axis=-1) / np.abs((np.sign(k["b"]) * e).sum(axis=-1))
+    cancelled = e.sum(axis=-1) / np.abs((np.sign(b) * e).sum(axis=-1))
     growth = growth + _faint(p, g * cancelled[..., None], k["least"])
     return ((np.abs(out[0]) * cancelled[..., None], growth),)
 

@@ -34,7 +34,7 @@ def fuzz(backend, calls, seed):
 
 
 def test_fuzz(backend):
-    fuzz(backend, 3000 if backend.rows == 1 else 500, seed=0)
+    fuzz(backend, 3000 if backend.rows == 1 else 150, seed=0)
 
 
 @pytest.mark.slow

@@ -630,7 +630,7 @@ KX_FN V shift_of(V b) {
 }
 
 // A term over the largest: (b / b_k) e^(a - a_k), to full precision however large the parts are.
-// Terms at infinity are worth 1 each, NaN where they have two signs.
+// Terms at infinity share in proportion to their weights; two signs among them give NaN.
 template <class T, class V>
 KX_FN V term_ratio(Term<V> t, Term<V> top) {
   const V one = splat<V>(1), nan = splat<V>(not_a_number);
@@ -654,10 +654,12 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
   } else {
     e = exp_nonpositive<T>(V(t.key - top.key));
   }
-  const V infinite = select(t.key == top.key, one, select(t.key == t.key, V{}, nan));
+  const auto both = (t.a == top.a) & (abs(top.b) < splat<V>(infinity));
+  const V share = select(both, abs(V(t.b / top.b)), one);
+  const V infinite = select(t.key == top.key, share, select(t.key == t.key, V{}, nan));
   e = select(abs(top.key) == splat<V>(infinity), infinite, e);
   e = select(t.key == splat<V>(-infinity), V{}, e);
-  const V mixed = select(top.key == splat<V>(infinity), select(e == one, nan, e), V(-e));
+  const V mixed = select(top.key == splat<V>(infinity), select(e > V{}, nan, e), V(-e));
   return select(opposite, mixed, e);
 }
 template <class V>
@@ -726,11 +728,15 @@ struct LogsumexpWeighted {
     R value = s.top.key + from_rest;
     if constexpr (sizeof(T) == sizeof(double)) {
       // The largest term may be small although its parts are not: add them in twice the precision.
+      // Where the sum cancels, its weight does so in |b (1 + rest)|, before the logarithm.
+      const R b = abs(s.top.b), product = b * abs(R(one + s.rest));
+      const auto cancels = (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) &
+                           (product < splat<R>(1e300));
       const auto ordinary = abs(s.top.key) < splat<R>(infinity);
-      const Two<R> l = log_two(select(ordinary, abs(s.top.b), one));
+      const Two<R> l = log_two(select(ordinary, select(cancels, product, b), one));
       const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
-      value = select(ordinary & (abs(from_rest) < splat<R>(infinity)),
-                     R((sum + Two<R>{from_rest, R{}}).hi), value);
+      const Two<R> all = sum + Two<R>{select(cancels, R{}, from_rest), R{}};
+      value = select(ordinary & (abs(from_rest) < splat<R>(infinity)), all.hi, value);
     }
     const R side = select(s.top.b < R{}, -one, one);
     const R total = 1 + s.rest;

@@ -268,15 +268,16 @@ struct RowLoop {
   // --- by rows ---------------------------------------------------------------------------------
 
   template <class... R>
-  __attribute__((always_inline)) State gather_block(index i, index end, Term* keep, R&... in) const {
+  State gather_block(index i, index end, Term* keep, R&... in) const {
     const int len = int(end - i < block_size ? end - i : block_size);
     return fn.gather(RowTeam<Steps, W>{len, keep, kept_size}, in.block(i, len)...);
   }
   template <class... R>
   State gather_chunk(index i, index end, Term* keep, R&... in) const {
-    State s = gather_block(i, end, keep, in...);
-    for (i += block_size; i < end; i += block_size) {
-      s = fn.merge(s, gather_block(i, end, nullptr, in...));
+    State s;
+    for (index at = i; at < end || at == i; at += block_size) {
+      const State block = gather_block(at, end, keep, in...);
+      s = at == i ? block : fn.merge(s, block);
     }
     return s;
   }

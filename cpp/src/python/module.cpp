@@ -1,11 +1,6 @@
 // The Python module _core: binds the tables of kernels, knows no function by name.
-#include <nanobind/nanobind.h>
-
-#include <cstring>
-#include <string>
-
 #include "../cpu/pool.h"
-#include "../signature.h"
+#include "table.h"
 
 namespace nb = nanobind;
 
@@ -82,56 +77,25 @@ struct Buffers {
   }
 };
 
-int dtype_of(const char* format) {
-  switch (format[0] != '\0' && format[1] == '\0' ? format[0] : '\0') {
-    case 'd': return kexue::float64;
-    case 'f': return kexue::float32;
-    case 'e': return kexue::float16;
-    case 'H': return kexue::bfloat16;
-    case '?': return kexue::dtypes;
-    default: return -1;
-  }
-}
-
-struct Binding {
-  const kexue::Entry* entry;
-  kexue::Signature signature;
-
-  [[noreturn]] void refuse(const char* what) const {
-    throw nb::type_error((std::string(entry->name) + ": kernel call: " + what).c_str());
-  }
-
+struct Binding : kexue::BoundKernel {
   long long operator()(nb::args args) const {
     static_assert(sizeof(Py_ssize_t) == sizeof(long long), "64-bit sizes");
-    const int expected = signature.operands + entry->parameters;
-    if (int(args.size()) != expected) refuse("wrong number of arguments");
     Buffers buffers;
     kexue::Call call;
-    kexue::Layout arrays[kexue::max_operands];
-    int dtype = -1;
-    for (int k = 0; k < signature.operands; ++k) {
-      const kexue::OperandKind& kind = signature.operand[k];
-      PyObject* arg = args[size_t(k + (kind.output ? entry->parameters : 0))].ptr();
-      if (arg == Py_None) {
-        if (!kind.optional && !kind.output) refuse("a required array is None");
-        arrays[k].dims = -1;
-        continue;
-      }
-      const Py_buffer& buffer = buffers.take(arg, kind.output);
-      const int type = dtype_of(buffer.format);
-      if (kind.mask != (type == kexue::dtypes) || type < 0) refuse("dtype not accepted");
-      if (!kind.mask) {
-        if (dtype >= 0 && type != dtype) refuse("dtypes differ");
-        dtype = type;
-      }
-      arrays[k] = {buffer.buf, buffer.ndim, reinterpret_cast<const long long*>(buffer.shape),
-                   reinterpret_cast<const long long*>(buffer.strides)};
-    }
-    for (int p = 0; p < entry->parameters; ++p) {
-      call.parameter[p] = nb::cast<double>(args[size_t(signature.inputs + p)]);
-    }
-    if (dtype < 0) refuse("no array given");
-    if (const char* wrong = kexue::arrange(signature, arrays, call)) refuse(wrong);
+    int dtype;
+    const char* wrong = kexue::sort_arguments(
+        *entry, signature, int(args.size()),
+        [&](int position, bool output, kexue::ArrayArgument& to) {
+          PyObject* arg = args[size_t(position)].ptr();
+          if (arg == Py_None) return false;
+          const Py_buffer& buffer = buffers.take(arg, output);
+          to.layout = {buffer.buf, buffer.ndim, reinterpret_cast<const long long*>(buffer.shape),
+                       reinterpret_cast<const long long*>(buffer.strides)};
+          to.type = kexue::type_of(buffer.format);
+          return true;
+        },
+        [&](int position) { return nb::cast<double>(args[size_t(position)]); }, call, dtype);
+    if (wrong) refuse(wrong);
     long long invalid;
     if (call.rows * call.n < 4096) {
       invalid = entry->kernel[dtype](call);
@@ -144,15 +108,6 @@ struct Binding {
   }
 };
 
-void bind_table(nb::module_& level, const kexue::Table& table) {
-  nb::module_ family = level.def_submodule(table.family);
-  for (int k = 0; k < table.size; ++k) {
-    const kexue::Entry& entry = table.entries[k];
-    auto* binding = new Binding{&entry, kexue::Signature(entry.signature)};  // lives with the module
-    family.def(entry.name, [binding](nb::args args) { return (*binding)(args); }, entry.signature);
-  }
-}
-
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -163,7 +118,7 @@ NB_MODULE(_core, m) {
     built.append(all[k].name);
     if (all[k].supported) supported.append(all[k].name);
     nb::module_ level = m.def_submodule(all[k].name);
-    for (const kexue::Table* table : all[k].tables) bind_table(level, *table);
+    for (const kexue::Table* table : all[k].tables) kexue::bind_table<Binding>(level, *table);
   }
   const nb::tuple built_levels(built), supported_levels(supported);
   m.def("levels", [built_levels] { return built_levels; });

@@ -275,7 +275,7 @@ struct Write {
 
 // A team takes every teams-th job, so that any number of blocks does them all.
 template <class Work>
-__global__ void __launch_bounds__(max_block_threads, 1) run(const __grid_constant__ Work work) {
+__global__ void __launch_bounds__(max_block_threads, 2) run(const __grid_constant__ Work work) {
   __shared__ Slots slots;
   const int teams_a_block = int(blockDim.x) / work.plan.size;
   const index first = index(blockIdx.x) * teams_a_block + int(threadIdx.x) / work.plan.size;
