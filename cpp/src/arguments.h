@@ -5,15 +5,23 @@
 
 namespace kexue {
 
-// The type a one-letter format names: a Dtype, `dtypes` for a mask, -1 for any other.
+// The type a one-letter format names: a Dtype, `dtypes` for a mask, -1 for any other. '=' and '@'
+// say native byte order; NumPy writes the first for arrays that are not aligned.
 inline int type_of(const char* format) {
+  if (format[0] == '=' || format[0] == '@') ++format;
   switch (format[0] != '\0' && format[1] == '\0' ? format[0] : '\0') {
-    case 'd': return float64;
-    case 'f': return float32;
-    case 'e': return float16;
-    case 'H': return bfloat16;
-    case '?': return dtypes;
-    default: return -1;
+    case 'd':
+      return float64;
+    case 'f':
+      return float32;
+    case 'e':
+      return float16;
+    case 'H':
+      return bfloat16;
+    case '?':
+      return dtypes;
+    default:
+      return -1;
   }
 }
 

@@ -1,6 +1,6 @@
-"""The CUDA kernels compiled for the CPU, one fiber per thread: how they are run where there is no GPU.
+"""The CUDA kernels compiled for the CPU, one fiber per thread, to run where there is no GPU.
 
-`load()` builds them with the C++ compiler and gives what `kexue_native._backends.cuda_on_host` expects.
+`load()` builds them with the C++ compiler; `kexue_native._backends.cuda_on_host` takes the result.
 """
 
 import ctypes
@@ -94,7 +94,7 @@ def build():
         command += [HERE / "kernels.cpp", "-o", new]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         if done.returncode != 0:
-            raise RuntimeError(f"the CUDA kernels do not compile for the host:\n{done.stderr[-4000:]}")
+            raise RuntimeError(f"the CUDA kernels do not compile:\n{done.stderr[-4000:]}")
         os.replace(new, library)
     return library
 

@@ -57,7 +57,8 @@ struct Offer {
 
 class Grid {
  public:
-  // Runs body for every thread of every block; a reason if the threads wait for each other for ever.
+  // Runs body for every thread of every block; a reason if the threads wait for each other for
+  // ever.
   const char* run(int blocks, int threads, const std::function<void()>& body) {
     std::lock_guard<std::mutex> one_launch(mutex_);
     while (fibers_.size() < size_t(threads)) fibers_.emplace_back(new Fiber);
@@ -238,6 +239,6 @@ inline const char* last_launch = nullptr;
 inline cudaError_t cudaGetLastError() { return static_cast<cudaError_t>(last_launch != nullptr); }
 inline const char* cudaGetErrorString(cudaError_t) { return last_launch; }
 
-#define KX_LAUNCH(kernel, blocks, threads, stream, ...)                    \
-  ((void)(stream), last_launch = cuda_host::Grid::self().run(              \
-                       int(blocks), int(threads), [&] { kernel(__VA_ARGS__); }))
+#define KX_LAUNCH(kernel, blocks, threads, stream, ...)                                 \
+  ((void)(stream), last_launch = cuda_host::Grid::self().run(int(blocks), int(threads), \
+                                                             [&] { kernel(__VA_ARGS__); }))

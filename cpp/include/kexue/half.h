@@ -2,9 +2,6 @@
 #pragma once
 
 #include "pack.h"
-#if defined(__F16C__) && !defined(__CUDACC__)
-#include <immintrin.h>
-#endif
 
 namespace kexue {
 inline namespace KX_ISA {

@@ -96,6 +96,22 @@ KX_FN Two<V> quick_two_sum(V a, V b) {  // |a| >= |b| or a == 0
   return {s, b - (s - a)};
 }
 
+// a b with its rounding error.
+template <class V>
+KX_FN Two<V> two_product(V a, V b) {
+  const V p = a * b;
+#if defined(KX_HAS_FMA)
+  return {p, fused(a, b, V(-p))};
+#else  // Veltkamp's split
+  using E = element_t<V>;
+  constexpr E splitter = sizeof(E) == 8 ? E(134217729.0) : E(4097.0);
+  const V ta = a * splitter, tb = b * splitter;
+  const V a_hi = ta - (ta - a), b_hi = tb - (tb - b);
+  const V a_lo = a - a_hi, b_lo = b - b_hi;
+  return {p, a_lo * b_lo - (((p - a_hi * b_hi) - a_lo * b_hi) - a_hi * b_lo)};
+#endif
+}
+
 // e^x = p 2^k with k = rint(x / ln 2); `rounded` is k + Format::round.
 template <class V>
 struct Exponential {
@@ -180,17 +196,18 @@ struct ExpBase {
 template <class V>
 struct Exp {
   V scale, r, z;
-  KX_FN V times(V hi, V lo) const { return scale * (hi + (r * hi + (z * hi + lo))); }
-  KX_FN V fraction() const { return scale * (r + z); }
-  KX_FN V value() const { return scale + fraction(); }
+  KX_FN V value() const { return scale + scale * (r + z); }
+  // times a factor in two parts, rounded once
+  KX_FN V times(V hi, V lo) const {
+    const Two<V> p = two_product(r, hi), s = quick_two_sum(hi, p.hi);
+    return scale * (s.hi + (s.lo + (p.lo + (z * hi + lo))));
+  }
 };
 
-template <class E>
-constexpr int exp_raise = sizeof(E) == 8 ? 64 : 32;  // keeps 2^(k - K) normal
-template <class E>
-constexpr E exp_lowered = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
+constexpr int exp_raise = 64;  // terms are formed 2^64 too large: 2^(k - K) stays normal
+constexpr double exp_lowered = 0x1p-64;
 
-// `unit` becomes e^(K ln 2 - m) 2^-raise, precise in R.
+// `unit` becomes e^(K ln 2 - m) - 1, precise in R.
 template <class T, class V, class R>
 KX_FN ExpBase<V> exp_base(R m, R& unit) {
   using F = Format<element_t<V>>;
@@ -202,10 +219,11 @@ KX_FN ExpBase<V> exp_base(R m, R& unit) {
   using G = Format<element_t<R>>;
   const R whole = first<R>(k);
   const R r = (top - whole * G::ln2_head) - whole * G::ln2_tail;
-  unit = (1 + (r * r * exp_tail(element_t<R>{}, R(-r)) - r)) * exp_lowered<element_t<V>>;
-  const element_t<V> span = sizeof(element_t<V>) == 8 ? 752 : 109;
+  unit = r * r * exp_tail(element_t<R>{}, R(-r)) - r;
+  // Below this the terms, even 1e8 of them, are nothing to a result of V's type.
+  const element_t<V> span = sizeof(element_t<V>) == 8 ? 752 : 130;
   return {splat<V>(origin), splat<V>(top) - span,
-          (bits_t<V>{} + (F::bias + exp_raise<element_t<V>>)) - bit_cast<bits_t<V>>(rounded)};
+          (bits_t<V>{} + (F::bias + exp_raise)) - bit_cast<bits_t<V>>(rounded)};
 }
 
 template <class T, class V>
@@ -344,17 +362,6 @@ KX_FN V log1p(V x) {
   return select(x < splat<V>(-1), splat<V>(not_a_number), y);
 }
 
-template <class V>
-KX_FN Two<V> two_product(V a, V b) {
-  const V p = a * b;
-  if constexpr (lanes<V> == 1) {
-    return {p, __builtin_fma(a, b, -p)};
-  } else {
-    V error = p;
-    for (int i = 0; i < lanes<V>; ++i) error[i] = __builtin_fma(a[i], b[i], -p[i]);
-    return {p, error};
-  }
-}
 template <class V>
 KX_FN Two<V> operator*(Two<V> a, Two<V> b) {
   const Two<V> p = two_product(a.hi, b.hi);

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "config.h"
+#if defined(__AVX2__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
 
 namespace kexue {
 inline namespace KX_ISA {
@@ -162,6 +165,39 @@ KX_FN void store(void* to, V v) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define KX_HAS_FMA
+// a b + c rounded once, where that is relied upon and not just welcome.
+KX_FN double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+KX_FN float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+template <class V>
+KX_FN V fused(V a, V b, V c) {
+  constexpr bool wide = sizeof(element_t<V>) == 8;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && wide) {
+    return bit_cast<V>(
+        _mm512_fmadd_pd(bit_cast<__m512d>(a), bit_cast<__m512d>(b), bit_cast<__m512d>(c)));
+  } else if constexpr (sizeof(V) == 64) {
+    return bit_cast<V>(
+        _mm512_fmadd_ps(bit_cast<__m512>(a), bit_cast<__m512>(b), bit_cast<__m512>(c)));
+  } else
+#endif
+#if defined(__AVX2__)
+      if constexpr (sizeof(V) == 32 && wide) {
+    return bit_cast<V>(
+        _mm256_fmadd_pd(bit_cast<__m256d>(a), bit_cast<__m256d>(b), bit_cast<__m256d>(c)));
+  } else if constexpr (sizeof(V) == 32) {
+    return bit_cast<V>(
+        _mm256_fmadd_ps(bit_cast<__m256>(a), bit_cast<__m256>(b), bit_cast<__m256>(c)));
+  } else
+#endif
+  {
+    for (int i = 0; i < lanes<V>; ++i) a[i] = fused(a[i], b[i], c[i]);
+    return a;
+  }
+}
+#endif
+
 #else  // device: a value is a scalar
 
 template <class V>
@@ -187,6 +223,10 @@ template <class V>
 KX_FN void store(void* to, V v) {
   *static_cast<V*>(to) = v;
 }
+
+#define KX_HAS_FMA
+KX_FN double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+KX_FN float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 #endif
 

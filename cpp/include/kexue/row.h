@@ -4,9 +4,6 @@
 #pragma once
 
 #include "math.h"
-#if defined(__AVX512BW__) && !defined(__CUDACC__)
-#include <immintrin.h>
-#endif
 
 namespace kexue {
 inline namespace KX_ISA {

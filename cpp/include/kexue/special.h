@@ -62,6 +62,11 @@ KX_FN V scaled_difference(V x, V m, V scale) {
   const V d = x - m;
   return select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d)));
 }
+// a b, and 0 where a is 0 whatever b is.
+template <class V>
+KX_FN V times_or_skip(V a, V b) {
+  return select(a == V{}, a, V(a * b));
+}
 // a b, and 0 where a is 0 even if b is infinite.
 template <class V>
 KX_FN V times_or_zero(V a, V b) {
@@ -74,15 +79,15 @@ struct LogSum {
   R max, rest;
 };
 
-// A term as it is kept: its value where V has digits to spare, else scale and fraction.
+// A term as it is kept: its value in double, its parts in float.
 template <class V>
-constexpr int term_parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 2;
+constexpr int term_parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 3;
 template <class Team, class I, class V>
 KX_FN void keep_term(const Team& team, I i, Exp<V> e) {
   if constexpr (term_parts<V> == 1) {
     team.keep(i, e.value());
   } else {
-    team.keep(i, e.scale, V(e.r + e.z));
+    team.keep(i, e.scale, e.r, e.z);
   }
 }
 template <class T, class Team, class X>
@@ -93,15 +98,17 @@ KX_FN LogSum<typename Team::Result> log_sum(const Team& team, X x) {
   const V m = splat<V>(max);
   R unit;
   const ExpBase<V> base = exp_base<T, V>(max, unit);
-  const auto s = team.template sum<3>([&](auto i) {
+  const auto s = team.template sum<4>([&](auto i) {
     const V v = x[i];
     const auto tie = v == m;
     const Exp<V> e = exp_term<T>(v, base);
     keep_term(team, i, e);
-    return Sums<V, 3>{select(tie, V{}, e.scale), select(tie, V{}, e.fraction()),
-                      select(tie, splat<V>(1), V{})};
+    const V scale = select(tie, V{}, e.scale);
+    return Sums<V, 4>{scale, scale * e.r, scale * e.z, select(tie, splat<V>(1), V{})};
   });
-  return {max, (s[0] + s[1]) * unit + (s[2] - 1)};
+  const R fraction = s[1] + s[2];
+  const R sum = s[0] + (fraction + (s[0] + fraction) * unit);
+  return {max, R(sum * element_t<R>(exp_lowered) + (s[3] - 1))};
 }
 
 // A factor of the row's terms that each element is multiplied by, in two parts of the terms' type.
@@ -112,7 +119,7 @@ struct TermFactor {
   KX_FN TermFactor(R max, R factor) {
     R unit;
     base = exp_base<T, V>(max, unit);
-    unit = unit * factor;
+    unit = (factor + factor * unit) * element_t<R>(exp_lowered);
     hi = splat<V>(unit);
     lo = V{};
     if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) lo = splat<V>(unit - first<R>(hi));
@@ -123,7 +130,8 @@ KX_FN V term_times(const R& row, Kept<E> kept, I i, F) {
   if constexpr (term_parts<V> == 1) {
     return kept.template get<V>(i, 0) * row.hi;
   } else {
-    const Exp<V> e = {kept.template get<V>(i, 0), kept.template get<V>(i, 1), V{}};
+    const Exp<V> e = {kept.template get<V>(i, 0), kept.template get<V>(i, 1),
+                      kept.template get<V>(i, 2)};
     return e.times(row.hi, row.lo);
   }
 }
@@ -223,8 +231,9 @@ struct LogSoftmax : Logsumexp<T> {
     if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) {  // v - m with its rounding error
       const V tail = splat<V>(row.log_rest - first<R>(log_rest));
       const Two<V> d = two_sum(v, V(-m));
+      const Two<V> b = two_sum(d.hi, V(-log_rest));
       const auto far = d.hi < splat<V>(-0x1p100);
-      below = d.hi - (log_rest - select(far, V{}, V(d.lo - tail)));
+      below = select(far, d.hi, V(b.hi + (b.lo + (d.lo - tail))));
     }
     return select(mask[i], select(v == m, V(-log_rest), below), splat<V>(-infinity));
   }
@@ -652,7 +661,9 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
     e = select(d.hi < splat<V>(-3900.0), V{}, e);
     e = select(t.key == t.key, e, nan);
   } else {
-    e = exp_nonpositive<T>(V(t.key - top.key));
+    // The two keys would cancel; their parts are the more precise.
+    const V d = (t.a - top.a) + (log(abs(t.b)) - log(abs(top.b)));
+    e = exp_nonpositive<T>(minimum(d, V{}));
   }
   const auto both = (t.a == top.a) & (abs(top.b) < splat<V>(infinity));
   const V share = select(both, abs(V(t.b / top.b)), one);
@@ -852,7 +863,7 @@ struct LogmeanexpVjp {
   };
   template <class R>
   struct Done {
-    R max, factor;
+    R max, factor, absent;  // absent: the gradient at weight 0
   };
   template <class Team, class X, class W>
   KX_FN auto gather(const Team& team, X x, typename Team::Result g, W w) const {
@@ -865,9 +876,10 @@ struct LogmeanexpVjp {
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R nan = splat<R>(not_a_number);
+    const R absent = select((s.mean.negative == R{}) & (s.mean.total > R{}), R{}, nan);
     R factor = select(s.mean.max == splat<R>(-infinity), R{}, s.g / s.mean.plus);
-    factor = select((s.mean.plus == s.mean.plus) & (s.mean.total > R{}), factor, nan);
-    return {s.mean.max, select(s.mean.negative > R{}, nan, factor)};
+    factor = select(s.mean.plus == s.mean.plus, factor, nan) + absent;
+    return {s.mean.max, factor, absent};
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {
@@ -881,7 +893,8 @@ struct LogmeanexpVjp {
       return times_or_zero(weight, relative_exp<T>(value, splat<V>(row.max)));
     });
     const V nan = splat<V>(row.factor) * 0;
-    return select(nan == nan, times_or_zero(e, splat<V>(row.factor)), nan);
+    const V value = select(nan == nan, times_or_zero(e, splat<V>(row.factor)), nan);
+    return select(w[i] == V{}, splat<V>(row.absent), value);
   }
 };
 
@@ -920,7 +933,7 @@ struct LogsumexpBounds {
     const auto s = team.template sum<7>([&](auto i) {
       const V v = x[i], w = p[i], one = splat<V>(1);
       const V bend = bent(select(w == splat<V>(top), V{}, V(log(w) - log_top)));
-      return Sums<V, 7>{v, one, w, times_or_zero(w, v), times_or_zero(w, bend),
+      return Sums<V, 7>{v, one, w, times_or_skip(w, v), times_or_skip(w, bend),
                         select(w >= V{}, V{}, one), select(v == v, V{}, one)};
     });
     return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5], s[6]};

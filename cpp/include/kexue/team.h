@@ -16,6 +16,9 @@ struct Sums {
   }
 };
 
+// Sums are formed of sums of a few terms: equal terms added one by one err all the same way.
+constexpr int few_terms = 8;
+
 // The largest key of a row and what stood beside it.
 template <class V, int K>
 struct Top {
@@ -54,7 +57,11 @@ struct LaneTeam {
   template <int K, class F>
   KX_FN Sums<V, K> sum(F f) const {
     Sums<V, K> s = {};
-    for (index i = 0; i < n; ++i) s.add(f(i));
+    for (index i = 0; i < n;) {
+      Sums<V, K> few = {};
+      for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) few.add(f(i));
+      s.add(few);
+    }
     return s;
   }
   template <class... Vs>
@@ -86,7 +93,7 @@ KX_FN element_t<V> fold_lanes(V v, F f) {
 }
 
 // One thread on one contiguous row, a register at a time.
-// Results are of type R, into which long sums of narrower lanes are carried over every so often.
+// Results are of type R, into which sums of narrower lanes are carried over every so often.
 template <class V, class R>
 struct RowTeam {
   using Value = V;
@@ -145,16 +152,17 @@ struct RowTeam {
 
   template <int K, class F>
   KX_FN Sums<Result, K> sum(F f) const {
-    if constexpr (sizeof(Element) == sizeof(R)) {
-      return fold<K>(run<K>(0, n, f));
-    } else {
-      constexpr index stretch = 32 * width;
-      Sums<Result, K> s = {};
-      for (index i = 0; i < n; i += stretch) {
-        s.add(fold<K>(run<K>(i, i + stretch < n ? i + stretch : n, f)));
+    constexpr index short_run = few_terms * width, long_run = few_terms * short_run;
+    Sums<Result, K> total = {};
+    for (index i = 0; i < n; i += long_run) {
+      const index end = i + long_run < n ? i + long_run : n;
+      Sums<V, K> s = {};
+      for (index j = i; j < end; j += short_run) {
+        s.add(run<K>(j, j + short_run < end ? j + short_run : end, f));
       }
-      return s;
+      total.add(fold<K>(s));
     }
+    return total;
   }
 
   // Remembers values of step i for the sweep that writes the row, K to a step; `kept` has room for

@@ -243,6 +243,34 @@ constexpr int kept_of = 0;
 template <class Fn>
 constexpr int kept_of<Fn, decltype(void(Fn::kept))> = Fn::kept;
 
+// Merges states in pairs, pairs of pairs and so on as they come: rounding errors grow with the
+// logarithm of their number. Room for as many as a chunk has.
+template <class State>
+struct Cascade {
+  static constexpr int levels = 8;
+  State level[levels];
+  unsigned count = 0;
+
+  template <class Fn>
+  void add(const Fn& fn, State s) {
+    int k = 0;
+    for (; (count >> k) & 1; ++k) s = fn.merge(level[k], s);
+    level[k] = s;
+    ++count;
+  }
+  template <class Fn>
+  State total(const Fn& fn) const {
+    int k = 0;
+    while (!((count >> k) & 1)) ++k;
+    State s = level[k];
+    for (++k; k < levels; ++k) {
+      if ((count >> k) & 1) s = fn.merge(level[k], s);
+    }
+    return s;
+  }
+};
+static_assert(row_chunk <= (block_size << 7) && lane_chunk <= (tile_size << 7), "levels suffice");
+
 // One kernel call: fn over all rows of the inputs.
 template <class Fn, class E, class T, bool writes_rows, class... In>
 struct RowLoop {
@@ -274,12 +302,11 @@ struct RowLoop {
   }
   template <class... R>
   State gather_chunk(index i, index end, Term* keep, R&... in) const {
-    State s;
+    Cascade<State> blocks;
     for (index at = i; at < end || at == i; at += block_size) {
-      const State block = gather_block(at, end, keep, in...);
-      s = at == i ? block : fn.merge(s, block);
+      blocks.add(fn, gather_block(at, end, keep, in...));
     }
-    return s;
+    return blocks.total(fn);
   }
   template <class Leaf>
   State merge_tree(index first, index last, const Leaf& leaf) const {
@@ -384,15 +411,16 @@ struct RowLoop {
 
   template <class... R>
   void gather_tiles(Lanes* state, index r0, int count, index i0, index end, V* keep, R&... in) {
+    Cascade<Lanes> tiles[groups];
     for (index i = i0; i < end || i == i0; i += tile_size) {
       const int len = int(end - i < tile_size ? end - i : tile_size);
       (in.tile(r0, count, i, len), ...);
       for (int g = 0; g * width < count; ++g) {
         V* const mine = keep ? keep + index(g) * kept * tile_size : nullptr;
-        const Lanes s = fn.gather(LaneTeam<V>{len, mine, tile_size}, in.group(g)...);
-        state[g] = i == i0 ? s : fn.merge(state[g], s);
+        tiles[g].add(fn, fn.gather(LaneTeam<V>{len, mine, tile_size}, in.group(g)...));
       }
     }
+    for (int g = 0; g * width < count; ++g) state[g] = tiles[g].total(fn);
   }
   template <class... R>
   void write_tiles(const Lanes* state, index r0, int count, index i0, index end, const V* keep,

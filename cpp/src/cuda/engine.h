@@ -27,9 +27,9 @@ struct LaunchLimits {
 inline LaunchLimits launch_limits;
 
 constexpr index elements_a_thread = 8;
-constexpr index enough_blocks = 1024;           // no row is split if there are so many rows
-constexpr index enough_threads = 65536;         // the same where a thread has a row
-constexpr index most_chunks = 4096;             // of a row
+constexpr index enough_blocks = 1024;    // no row is split if there are so many rows
+constexpr index enough_threads = 65536;  // the same where a thread has a row
+constexpr index most_chunks = 4096;      // of a row
 
 // How many scalars a row function gives for each row; it may have none.
 template <class Results, class = void>

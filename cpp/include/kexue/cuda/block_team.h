@@ -55,8 +55,7 @@ KX_FN S shuffle(unsigned mask, S value, int distance, int width) {
 // takes the elements lane, lane + size, ...; every thread gets the results, which depend on the
 // size of the team but not on timing.
 //
-// A step handles a V; results are of type R, into which long sums in a narrower V are carried over
-// every so often.
+// A step handles a V; results are of type R, into which sums of a few steps are carried over.
 template <class V, class R>
 struct BlockTeam {
   using Value = V;
@@ -124,16 +123,12 @@ struct BlockTeam {
   template <int K, class F>
   KX_FN Sums<R, K> sum(F f) const {
     Sums<R, K> s = {};
-    if constexpr (sizeof(V) == sizeof(R)) {
-      for (index i = lane; i < n; i += size) s.add(f(i));
-    } else {
-      const index stretch = index(32) * size;
-      for (index begin = 0; begin < n; begin += stretch) {
-        const index end = n - begin < stretch ? n : begin + stretch;
-        Sums<V, K> part = {};
-        for (index i = begin + lane; i < end; i += size) part.add(f(i));
-        for (int k = 0; k < K; ++k) s.value[k] += static_cast<R>(part.value[k]);
-      }
+    const index stretch = index(few_terms) * size;
+    for (index begin = lane; begin < n; begin += stretch) {
+      const index end = n - begin < stretch ? n : begin + stretch;
+      Sums<V, K> few = {};
+      for (index i = begin; i < end; i += size) few.add(f(i));
+      for (int k = 0; k < K; ++k) s.value[k] += static_cast<R>(few.value[k]);
     }
     return combine(s, size, [](Sums<R, K> a, const Sums<R, K>& b) {
       a.add(b);

@@ -36,8 +36,8 @@ struct SameIn {
   W value;
 };
 
-// Where results go: `scalars` of at most S scalars a row, stored as E, and a row of T. Those without
-// data are not wanted.
+// Where results go: `scalars` of at most S scalars a row, stored as E, and a row of T. Those
+// without data are not wanted.
 template <class E, class T, int S>
 struct Targets {
   int scalars;
@@ -242,9 +242,8 @@ struct Merge {
     const BlockTeam<W, W> team(plan.chunks, plan.size, slots);
     Writer<To, W> out(to);
     go_to(plan, row, out);
-    const State state =
-        team.merge([&](index chunk) { return states[plan.job(row, chunk)]; },
-                   [&](const State& a, const State& b) { return fn.merge(a, b); });
+    const State state = team.merge([&](index chunk) { return states[plan.job(row, chunk)]; },
+                                   [&](const State& a, const State& b) { return fn.merge(a, b); });
     if (team.lane == 0) {
       states[plan.job(row, 0)] = state;
       out.scalars(fn, state);
