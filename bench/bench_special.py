@@ -47,7 +47,7 @@ def bench_log_softmax(benchmark, request, problem, competitor):
 
 
 @pytest.mark.parametrize("function", special_peers.FUNCTIONS)
-@pytest.mark.parametrize("competitor", ["np.add", "kn", "kn out=", "numpy", "scipy", "torch", "jax"])
+@pytest.mark.parametrize("competitor", special_peers.SMALL)
 def bench_small(benchmark, function, competitor):
     """8 float64: the cost of a call."""
     benchmark.group = f"{function} of 8 float64"

@@ -79,8 +79,8 @@ def plain_words(p: Problem) -> str:
 def copy(p: Problem, x: Any) -> Call:
     import cupy
 
-    out = cupy.empty_like(x)
-    return partial(out.data.copy_from_device_async, x.data, x.nbytes, cupy.cuda.get_current_stream())
+    out, stream = cupy.empty_like(x), cupy.cuda.get_current_stream()
+    return partial(out.data.copy_from_device_async, x.data, x.nbytes, stream)
 
 
 BUILDERS = {

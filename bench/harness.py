@@ -26,6 +26,7 @@ Builder = Callable[["Problem", np.ndarray, int], Call]
 TOLERANCE = {"float64": 2e-13, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 SMALLEST = {"float64": 5e-324, "float32": 3e-45, "float16": 6.1e-8, "bfloat16": 1e-40}
 PART = 1 << 20  # elements that are checked at a time
+SLOW = 0.15  # seconds of a call that is not worth many rounds
 
 
 class Unavailable(Exception):
@@ -73,7 +74,9 @@ class Problem(NamedTuple):
 
     @property
     def shape_name(self) -> str:
-        name = "x".join(f"{n:.0e}".replace("e+0", "e") if n >= 10**5 else str(n) for n in self.shape)
+        name = "x".join(
+            f"{n:.0e}".replace("e+0", "e") if n >= 10**5 else str(n) for n in self.shape
+        )
         return name + (" axis 0" if self.axis == 0 else "")
 
 
@@ -146,9 +149,8 @@ def compare(problem: Problem, actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 def prepare(problem: Problem, builder: Builder, threads: int) -> Call:
-    """The call of a competitor whose result was right twice: outputs are reused."""
+    """The call of a competitor whose result is right."""
     call = builder(problem, data(problem.shape, problem.dtype), threads)
-    call()
     check(problem, call())
     return call
 
@@ -169,22 +171,26 @@ def interleave(
     """Median seconds of each call, measured in turn, so that a slow minute meets all alike.
 
     Each turn is one untimed and one timed call: what came before does not decide whose data are
-    in the cache. A slow call gets fewer turns, spread over the whole.
+    in the cache. A slower call gets fewer turns, spread over the whole; a very slow one just one
+    more after the first.
     """
-    if not calls:
-        return {}
-    first = {name: min(clock(call), clock(call)) for name, call in calls.items()}
-    share = seconds / len(calls) / 2
-    turns = {name: int(min(max(share / t, least), most)) for name, t in first.items()}
-    rounds = max(turns.values())
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    samples = {name: [clock(call)] for name, call in calls.items()}
+    slow = {name for name, (first,) in samples.items() if first > SLOW}
+    share = seconds / max(1, len(calls) - len(slow)) / 2
+    turns = dict.fromkeys(slow, 1)
+    for name in calls.keys() - slow:
+        first = clock(calls[name])
+        samples[name].clear()  # the first calls find cold caches
+        turns[name] = int(min(max(share / first, least), most))
+    rounds = max(turns.values(), default=0)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         for i in range(rounds):
             for name, call in calls.items():
                 if (i + 1) * turns[name] // rounds > i * turns[name] // rounds:
-                    call()
+                    if name not in slow:
+                        call()
                     samples[name].append(clock(call))
     finally:
         if was_enabled:

@@ -45,9 +45,8 @@ def sgemm(size: int) -> Any:
 
 def measure(threads: int, dtypes: list[str], quick: bool, total: float) -> dict[str, Any]:
     import harness
-    import special_peers
-
     import kexue_native as kn
+    import special_peers
 
     size = 128 if quick else 768
     product = sgemm(size)
@@ -63,18 +62,25 @@ def measure(threads: int, dtypes: list[str], quick: bool, total: float) -> dict[
         for name, builder in builders.items():
             try:
                 if name.startswith("limit"):
-                    calls[name] = builder(problem, harness.data(problem.shape, problem.dtype), threads)
+                    calls[name] = builder(
+                        problem, harness.data(problem.shape, problem.dtype), threads
+                    )
                 else:
                     calls[name] = harness.prepare(problem, builder, threads)
             except harness.Unavailable as reason:
-                missing[name] = str(reason)
+                if not name.startswith("limit"):
+                    missing[name] = str(reason)
             except AssertionError as error:
-                missing[name] = f"wrong result: {error}"
+                missing[name] = f"wrong result, {problem.function} {problem.dtype}: {error}"
+            except Exception as error:
+                if name.startswith("kn"):
+                    raise
+                missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
         # What is left of the time, less what preparing the rest will take at the same rate.
         prepared_in += time.monotonic() - begin
         left = len(problems) - i
         seconds = (end - time.monotonic() - prepared_in / (i + 1) * (left - 1)) / left
-        times = harness.interleave(calls, max(seconds, 0.05))
+        times = harness.interleave(calls, max(seconds, 0.01))
         results.append({"problem": problem, "times": times, "missing": missing})
         print(f"  {problem.function} {problem.dtype} {problem.shape_name}", file=sys.stderr)
     return {
@@ -431,13 +437,13 @@ def main() -> None:
     types = ["float32", "float64", "float16", "bfloat16"]
     parser.add_argument("--dtype", nargs="+", default=types, choices=types)
     parser.add_argument("--quick", action="store_true", help="small shapes, few rounds")
-    parser.add_argument("--seconds", type=float, help="for one thread count; default 330")
+    parser.add_argument("--seconds", type=float, help="for one thread count; default 320")
     parser.add_argument("--output", help="Markdown file; default bench/results/DATE.md")
     parser.add_argument("--readme", action="store_true", help="only fill in the README")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.seconds is None:
-        options.seconds = 4.0 if options.quick else 330.0
+        options.seconds = 3.0 if options.quick else 320.0
     if options.readme:
         fill_readme()
         return

@@ -27,6 +27,7 @@ SHAPES = (
     ((100_000, 100), -1),
     ((1000, 4096), 0),
 )
+SMALL = ("np.add", "kn", "kn out=", "numpy", "scipy", "torch", "jax")
 QUICK_SHAPES = (
     ((1, 100_000), -1),
     ((64, 1000), -1),
@@ -301,7 +302,8 @@ def builders(p: Problem, levels: bool = False) -> dict[str, Builder]:
     """The competitors that take this type; single CPU levels on request."""
     found = competitors()
     if p.dtype in NARROW:
-        found = {name: builder for name, builder in found.items() if name.startswith("kn")}
+        mine = [name for name in found if name.startswith("kn") and name != "kn reference"]
+        found = {name: found[name] for name in mine}
     return {
         name: builder for name, builder in found.items() if levels or not name.startswith("kn cpu:")
     }

@@ -40,16 +40,19 @@ class Form(NamedTuple):
     inputs: tuple[bool, ...]
     optional: tuple[bool, ...]
     outputs: tuple[bool, ...]
+    single: bool  # all inputs but the first are optional
 
 
 @cache
 def parse(signature: str) -> Form:
     """Parse a signature such as ``(n),(n)?->()``."""
     inputs, outputs = (side.split(",") for side in signature.split("->"))
+    optional = tuple(term.endswith("?") for term in inputs)
     return Form(
         inputs=tuple("n" in term for term in inputs),
-        optional=tuple(term.endswith("?") for term in inputs),
+        optional=optional,
         outputs=tuple("n" in term for term in outputs),
+        single=all(optional[1:]),
     )
 
 
@@ -189,9 +192,10 @@ def normalise(
     meaning: `mask` is boolean, `g` has exactly the shape of the result that it weights.
     `whole`: `out` is written only after the kernel has succeeded.
     """
+    form = parse(signature)
     values = iter(arrays.values())
     x = next(values)
-    if type(x) is np.ndarray and out is None and not keepdims:
+    if form.single and type(x) is np.ndarray and out is None and not keepdims:
         dtype = x.dtype
         shape = x.shape
         if (dtype is FLOAT64 or dtype is FLOAT32) and (
@@ -204,10 +208,10 @@ def normalise(
             else:
                 # One plain array, last axis: the common small call, which has to cost little.
                 outputs = []
-                for has_core in parse(signature).outputs:
+                for has_core in form.outputs:
                     outputs.append(_empty(shape if has_core else shape[:-1], dtype))
                 return Call(name, tuple(arrays.values()), outputs)
-    return _general(name, parse(signature), axis, out, keepdims, whole, arrays)
+    return _general(name, form, axis, out, keepdims, whole, arrays)
 
 
 def _general(
@@ -332,6 +336,8 @@ def as_array(name: str, argument: str, value: Any) -> Array:
     """`value` as a NumPy array, or as it is when it is a CuPy array."""
     if type(value) is np.ndarray or is_instance(value, "cupy", "ndarray"):
         return value
+    if value is None:
+        raise TypeError(f"{name}: {argument} must be array-like, got None")
     if is_instance(value, "numpy.ma", "MaskedArray"):
         raise TypeError(f"{name}: {argument} must not be a masked array; pass its mask separately")
     try:

@@ -96,6 +96,9 @@ def build():
         if done.returncode != 0:
             raise RuntimeError(f"the CUDA kernels do not compile:\n{done.stderr[-4000:]}")
         os.replace(new, library)
+        by_age = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime)
+        for old in by_age[:-4]:
+            old.unlink(missing_ok=True)
     return library
 
 

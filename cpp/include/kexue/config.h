@@ -7,6 +7,13 @@
 #define KX_FN inline __attribute__((always_inline))
 #endif
 
+// Before a loop over the few members of an array that belongs in registers.
+#if defined(__CUDACC__)
+#define KX_UNROLL _Pragma("unroll")
+#else
+#define KX_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // One inline namespace per instruction-set level: the linker must never merge a function compiled
 // for AVX-512 with its namesake compiled for SSE4.
 #ifndef KX_ISA

@@ -12,7 +12,8 @@ constexpr double infinity = __builtin_inf();
 constexpr double not_a_number = __builtin_nan("");
 
 // How a stored type is computed with. float rows are computed in double: a sum loses nothing
-// with n and a result is rounded once. 16-bit rows are computed in float.
+// with n and a result is rounded once. 16-bit rows are computed in float. GPUs made for graphics
+// have slow double arithmetic; what to do about it for them would be decided here and in `Term`.
 template <class T>
 struct Arithmetic {
   using Wide = double;

@@ -140,6 +140,7 @@ KX_FN R first(V v) {
 template <class V>
 KX_FN V lane_numbers() {
   V v{};
+  KX_UNROLL
   for (int i = 0; i < lanes<V>; ++i) v[i] = static_cast<element_t<V>>(i);
   return v;
 }
@@ -192,6 +193,7 @@ KX_FN V fused(V a, V b, V c) {
   } else
 #endif
   {
+    KX_UNROLL
     for (int i = 0; i < lanes<V>; ++i) a[i] = fused(a[i], b[i], c[i]);
     return a;
   }

@@ -12,6 +12,7 @@ struct Sums {
   V value[K];
   KX_FN V operator[](int k) const { return value[k]; }
   KX_FN void add(const Sums& other) {
+    KX_UNROLL
     for (int k = 0; k < K; ++k) value[k] = value[k] + other.value[k];
   }
 };
@@ -27,6 +28,7 @@ struct Top {
   KX_FN void take(const Top& other) {
     const auto better = other.key > key;
     key = select(better, other.key, key);
+    KX_UNROLL
     for (int k = 0; k < K; ++k) beside[k] = select(better, other.beside[k], beside[k]);
   }
 };
@@ -112,6 +114,7 @@ struct RowTeam {
     V m[4] = {least, least, least, least};
     index i = 0;
     for (; i + 4 * width <= n; i += 4 * width) {
+      KX_UNROLL
       for (int k = 0; k < 4; ++k) m[k] = maximum(f(Full{i + k * width}), m[k]);
     }
     for (; i + width <= n; i += width) m[0] = maximum(f(Full{i}), m[0]);
@@ -130,6 +133,7 @@ struct RowTeam {
     if (n > 0) {  // some element's company, should no key be above -inf
       const Part first = {0, 1};
       const Top<V, K> t = f(first);
+      KX_UNROLL
       for (int k = 0; k < K; ++k) best.beside[k] = splat<V>(lane(t.beside[k], 0));
     }
     index i = 0;
@@ -141,9 +145,11 @@ struct RowTeam {
       best.take(last);
     }
     Top<Result, K> out = {lane(best.key, 0), {}};
+    KX_UNROLL
     for (int k = 0; k < K; ++k) out.beside[k] = lane(best.beside[k], 0);
     for (int j = 1; j < width; ++j) {
       Top<Result, K> other = {lane(best.key, j), {}};
+      KX_UNROLL
       for (int k = 0; k < K; ++k) other.beside[k] = lane(best.beside[k], j);
       out.take(other);
     }
@@ -152,15 +158,15 @@ struct RowTeam {
 
   template <int K, class F>
   KX_FN Sums<Result, K> sum(F f) const {
-    constexpr index short_run = few_terms * width, long_run = few_terms * short_run;
-    Sums<Result, K> total = {};
-    for (index i = 0; i < n; i += long_run) {
-      const index end = i + long_run < n ? i + long_run : n;
-      Sums<V, K> s = {};
-      for (index j = i; j < end; j += short_run) {
-        s.add(run<K>(j, j + short_run < end ? j + short_run : end, f));
-      }
-      total.add(fold<K>(s));
+    constexpr index run = few_terms * width;
+    Sums<Wide, K> s = {};
+    for (index i = 0; i < n; i += run) {
+      s.add(widened(few<K>(i, i + run < n ? i + run : n, f)));
+    }
+    Sums<Result, K> total;
+    KX_UNROLL
+    for (int k = 0; k < K; ++k) {
+      total.value[k] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
     }
     return total;
   }
@@ -176,34 +182,35 @@ struct RowTeam {
   }
 
  private:
+  using Wide = Pack<R, width * int(sizeof(Element)) / int(sizeof(R))>;
+
   template <int K, class F>
-  KX_FN Sums<V, K> run(index i, index end, F f) const {
+  KX_FN Sums<V, K> few(index i, index end, F f) const {
     Sums<V, K> s = {};
     for (; i + width <= end; i += width) s.add(f(Full{i}));
     if (i < end) {
       const Part at = {i, int(end - i)};
       Sums<V, K> last = f(at);
+      KX_UNROLL
       for (int k = 0; k < K; ++k) last.value[k] = select(live(at), last.value[k], V{});
       s.add(last);
     }
     return s;
   }
   template <int K>
-  KX_FN static Sums<Result, K> fold(Sums<V, K> s) {
-    const auto plus = [](auto a, auto b) { return a + b; };
-    Sums<Result, K> out;
-    for (int k = 0; k < K; ++k) {
-      if constexpr (sizeof(Element) == sizeof(R)) {
-        out.value[k] = fold_lanes(s.value[k], plus);
-      } else {
-        using H = Pack<Element, width / 2>;
-        using D = Pack<R, width / 2>;
-        H half[2];
+  KX_FN static Sums<Wide, K> widened(Sums<V, K> s) {
+    if constexpr (sizeof(Element) == sizeof(R)) {
+      return s;
+    } else {
+      Sums<Wide, K> out;
+      KX_UNROLL
+      for (int k = 0; k < K; ++k) {
+        Pack<Element, width / 2> half[2];
         __builtin_memcpy(half, &s.value[k], sizeof half);
-        out.value[k] = fold_lanes(D(convert<D>(half[0]) + convert<D>(half[1])), plus);
+        out.value[k] = convert<Wide>(half[0]) + convert<Wide>(half[1]);
       }
+      return out;
     }
-    return out;
   }
 };
 

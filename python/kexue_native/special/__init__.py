@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,8 +178,9 @@ def logsumexp_vjp(
 
     Notes
     -----
-    Special values: an all -inf slice gives 0; masked entries give 0; several +inf share g in
-    proportion to their weights. Where the value of `logsumexp` is nan the slice is nan.
+    Special values: an all -inf slice gives 0; several +inf share g in proportion to their
+    weights. Where the value of `logsumexp` with its sign is nan, so is the slice, except that
+    masked entries and entries with b = 0 always give 0.
 
     Accuracy: at most LIMITS["logsumexp_vjp"] ULP of
     MAGNITUDE["logsumexp_vjp"].
@@ -312,7 +314,9 @@ def logmeanexp_vjp(
 
     Notes
     -----
-    Special values: weights that sum to 0 give nan; all -inf gives 0.
+    Special values: all -inf gives 0, and so do entries of weight 0, even in a slice that is nan
+    because of a nan in `a`. Weights that sum to 0, or one that is nan (on a GPU also a negative
+    one), give nan throughout.
 
     Accuracy: at most LIMITS["logmeanexp_vjp"] ULP of
     MAGNITUDE["logmeanexp_vjp"].
@@ -537,7 +541,9 @@ def log_softmax_vjp(
 
     Notes
     -----
-    Special values: masked entries give 0; a slice whose log_softmax is nan gives nan.
+    Special values: masked entries give 0; a slice whose log_softmax is nan gives nan. With
+    infinite g each entry is the limit, and nan where that is not unique: g = (1, inf, 0) gives
+    (-inf, inf, -inf).
 
     Accuracy: at most LIMITS["log_softmax_vjp"] ULP of
     MAGNITUDE["log_softmax_vjp"].
@@ -557,7 +563,7 @@ def log_softmax_vjp(
 
 def logsumexp_softmax(
     x: Array,
-    axis: Axis = None,
+    axis: Axis = -1,
     keepdims: bool = False,
     *,
     mask: Array | None = None,
@@ -570,7 +576,9 @@ def logsumexp_softmax(
 
     Parameters
     ----------
-    x, axis, mask, backend : see `softmax`
+    x, mask, backend : see `softmax`
+    axis : int, tuple of ints or None
+        Axes of the sum; None: all of them.
     keepdims : bool
         Keep the reduced axes of the first result with size 1.
     out : tuple of two arrays, optional
@@ -741,8 +749,9 @@ def logsumexp_bounds(
     axis : int, tuple of ints or None
         Axes of the sum.
     p : array, optional
-        Probabilities, broadcastable to `x`: not negative, with sum 1 within 1e-6 (they are then
-        divided by their sum). Default: equal ones.
+        Probabilities, broadcastable to `x`: not negative, with sum 1 within 1e-6 or, for float16
+        and bfloat16, within rounding, 1e-3 and 8e-3 (they are then divided by their sum).
+        Default: equal ones.
     order : float
         t, finite and at least 1; below 1 it is no bound in general.
     tau : float
@@ -785,7 +794,7 @@ def logsumexp_bounds(
     call = normalise("logsumexp_bounds", "(n),(n)?->(),(),(),()", axis, out, whole=True, x=x, p=p)
     kernels = choose("special", call, backend)
     invalid = kernels.logsumexp_bounds(*call.inputs, order, tau, *call.outputs)
-    call.require(invalid, "p must not be negative and must sum to 1 within 1e-6")
+    call.require(invalid, "p must not be negative and must sum to 1 (within 1e-6 and rounding)")
     return LogsumexpBounds(*call.result())
 
 
@@ -900,6 +909,10 @@ def logsumexp_jensen_gap(
     """
     name = "logsumexp_jensen_gap"
     x = as_array(name, "x", x)
+    try:
+        index(sample_axis)
+    except TypeError:
+        raise TypeError(f"{name}: sample_axis must be an int, got {sample_axis!r}") from None
     (samples,) = core_axes(name, sample_axis, x.ndim, "sample_axis") or (0,)
     axes = core_axes(name, axis, x.ndim)
     if axis is None:

@@ -59,7 +59,7 @@ class Rows(NamedTuple):
 def leave_one_out(x: Array, mask: Array | None = None, scale: Any = 1.0) -> Rows:
     """Split each row of `x` into its winner and the rest. An empty row acts as one of -inf."""
     xp = namespace(x)
-    x = widen(x) * xp.copysign(1.0, scale)
+    x = widen(x) * xp.copysign(1.0, scale + 0.0)  # -0 counts as 0
     if mask is not None:
         x = xp.where(mask, x, -_inf)
     if x.shape[-1] == 0:
@@ -70,7 +70,8 @@ def leave_one_out(x: Array, mask: Array | None = None, scale: Any = 1.0) -> Rows
     gap = xp.where(x == top, 0.0, gap)  # ties are 0, infinite ones too
     gap = xp.where(gap == -_inf, gap, abs(scale) * gap)  # 0 times -inf stays -inf
     winner = xp.arange(x.shape[-1]) == k
-    weight = xp.exp(gap) * (1 + abs(scale) * error)
+    weight = xp.exp(gap)
+    weight = xp.where(weight == 0, 0.0, weight * (1 + abs(scale) * error))
     rest = total(xp.where(winner, 0.0, weight))
     return Rows(top, winner, gap, weight, rest)
 
@@ -156,11 +157,24 @@ def log_softmax_vjp(x: Array, g: Array, mask: Array | None = None, out: Array | 
     xp = namespace(x)
     rows = leave_one_out(x, mask)
     g = widen(g) if mask is None else xp.where(mask, widen(g), 0.0)
-    others = xp.sum(xp.where(rows.winner, 0.0, g), axis=-1, keepdims=True)
-    mass, g_sum = rows.mass, xp.sum(g, axis=-1, keepdims=True)
-    winner = rows.rest / mass * g_sum - others
-    value = xp.where(rows.winner, winner, g - rows.weight / mass * g_sum)
+    finite = xp.where(xp.isinf(g), 0.0, g)
+    others = xp.sum(xp.where(rows.winner, 0.0, finite), axis=-1, keepdims=True)
+    mass, g_sum = rows.mass, xp.sum(finite, axis=-1, keepdims=True)
+    p, p_rest = rows.weight / mass, rows.rest / mass
+    value = xp.where(rows.winner, p_rest * g_sum - others, finite - p * g_sum)
+    value = value + _infinite_part(g, p, xp.where(rows.winner, p_rest, 1 - p))
     return store(out, rows.settle(value, mask))
+
+
+def _infinite_part(g: Array, p: Array, own: Array) -> Array:
+    """Limit of own_i g_i - p_i sum of the other g over the infinite g; NaN if there is none."""
+    xp = namespace(g)
+    up, down = g == _inf, g == -_inf
+    other_ups = xp.sum(up, axis=-1, keepdims=True) - up
+    other_downs = xp.sum(down, axis=-1, keepdims=True) - down
+    rises = (up & (own > 0)) | ((other_downs > 0) & (p > 0))
+    falls = (down & (own > 0)) | ((other_ups > 0) & (p > 0))
+    return xp.where(rises, xp.where(falls, _nan, _inf), xp.where(falls, -_inf, 0.0))
 
 
 def logsumexp_softmax(
@@ -203,7 +217,7 @@ def softmax_entropy_vjp(
     p = rows.shares(mask)
     moment = xp.sum(_weighted_gap(p, rows.gap), axis=-1, keepdims=True)
     slope = xp.where(p == 0, 0.0, p * (rows.gap - moment))
-    return store(out, -widen(g)[..., None] * scale * slope)
+    return store(out, -widen(g)[..., None] * (scale * slope))
 
 
 class Terms(NamedTuple):
@@ -212,9 +226,11 @@ class Terms(NamedTuple):
     top: Array  # x_k + log|b_k|, infinite and NaN terms included
     shift: Array  # the same, accurately
     sign: Array  # of b_k
-    ratio: Array  # b_i exp(x_i) / (b_k exp(x_k)); infinite terms: their coefficients
+    # b_i exp(x_i) / (b_k exp(x_k)), of infinite terms their coefficients, NaN for both signs;
+    # 0 for masked entries and b = 0 whatever the others are.
+    ratio: Array
     rest: Array  # r = sum of the ratios without the largest
-    mass: Array  # sum of all ratios; NaN for infinite terms of both signs
+    mass: Array  # sum of all ratios
 
 
 def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
@@ -238,7 +254,7 @@ def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
     ratio = xp.where(
         (xp.abs(gap) < 700) & (size > 1e-290) & (size < 1e290),
         quotient * xp.exp(gap) * (1 + error),
-        xp.sign(quotient) * xp.exp(gap + (log_b - log_b_k)),
+        xp.sign(b) * xp.sign(b_k) * xp.exp(gap + (log_b - log_b_k)),  # the quotient may underflow
     )
     infinite = term == _inf
     coefficient = xp.where(infinite, b, 0.0)
@@ -248,15 +264,14 @@ def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
         xp.where(unbounded, xp.sign(b), 0.0),
         coefficient,
     )
-    ratio = xp.where(top == _inf, coefficient, ratio)
-    ratio = xp.where(xp.isnan(top), _nan, ratio)
-    ratio = xp.where(present, ratio, 0.0)
-    rest = total(xp.where(xp.arange(x.shape[-1]) == k, 0.0, ratio))
     both_signs = xp.any(infinite & (b < 0), axis=-1, keepdims=True) & xp.any(
         infinite & (b > 0), axis=-1, keepdims=True
     )
+    ratio = xp.where(top == _inf, coefficient, ratio)
+    ratio = xp.where(xp.isnan(top) | both_signs, _nan, ratio)
+    ratio = xp.where(present, ratio, 0.0)
+    rest = total(xp.where(xp.arange(x.shape[-1]) == k, 0.0, ratio))
     mass = xp.where(top == _inf, xp.sum(ratio, axis=-1, keepdims=True), 1 + rest)
-    mass = xp.where(both_signs, _nan, mass)
     return Terms(top, log_term(x_k, b_k, log_b_k), xp.sign(b_k), ratio, rest, mass)
 
 
@@ -368,9 +383,11 @@ def _row_scale(x: Array, mask: Array | None, coefficient: float, min_length: flo
     count = xp.full((1,), n) if mask is None else xp.sum(mask, axis=-1, keepdims=True)
     if mask is not None and mask.shape[-1] != n:  # one value that stands for the whole row
         count = count * n
-    return entropy_invariant_scale(
+    scale = entropy_invariant_scale(
         count.astype(np.result_type(widen(x[..., :0]).dtype)), coefficient, min_length
     )
+    largest = np.finfo(scale.dtype).max  # an infinite scale would make 0 times infinity of a tie
+    return xp.clip(scale, -largest, largest)
 
 
 @_quiet
@@ -420,9 +437,11 @@ def logsumexp_bounds(
     mean = xp.sum(x / max(n, 1), axis=-1) + spread
     weighted, invalid = mean, None  # for equal p the same bound
     if p is not None:
+        tolerance = _sum_tolerance(p.dtype)
         p = widen(p)
         mass = xp.sum(xp.broadcast_to(p, (*p.shape[:-1], n)), axis=-1, keepdims=True)
-        invalid = (xp.any(p < 0, axis=-1, keepdims=True) | (xp.abs(mass - 1) > 1e-6))[..., 0]
+        sound = xp.all(p >= 0, axis=-1, keepdims=True) & (xp.abs(mass - 1) <= tolerance)
+        invalid = xp.broadcast_to(~sound[..., 0], x.shape[:-1])
         p = xp.broadcast_to(p / mass, (*p.shape[:-1], n))
         product = xp.where(p == 0, 0.0, p * x)
         weighted = xp.sum(product, axis=-1) + tau * renyi_entropy(p, order)
@@ -434,6 +453,13 @@ def logsumexp_bounds(
     store(lower_mean, values[1])
     store(upper, values[3])
     return store(lower_weighted, values[2], invalid)
+
+
+def _sum_tolerance(dtype: Any) -> float:
+    """How far from 1 probabilities may sum: 1e-6, and what rounding to their type does to it"""
+    if dtype == np.uint16:  # the bits of bfloat16
+        return 8e-3
+    return {2: 1e-3, 4: 1.2e-6}.get(dtype.itemsize, 1e-6)
 
 
 def renyi_entropy(p: Array, order: float) -> Array:
