@@ -183,7 +183,7 @@ def number(value: float | None, digits: int = 3, unit: str = "") -> str:
     """About `digits` significant digits, never an exponent."""
     if value is None:
         return "–"
-    decimals = max(0, digits - len(str(int(value))) - (value < 1) * 0)
+    decimals = digits if value < 1 else max(0, digits - len(str(int(value))))
     return f"{value:.{decimals}f}{unit}"
 
 
@@ -291,8 +291,9 @@ def summary(runs: list[dict[str, Any]], date: str) -> list[str]:
             line += [number(row.lead(), 2), number(row.over_scipy, 2)]
         lines.append(line)
     level = run["config"].get("cpu level in use", "")
+    threads = f"{run['threads']} thread{'s' * (run['threads'] > 1)}"
     text = (
-        f"{machine.cpu_name()}, {run['threads']} threads, level {level}, {date}; with `out=`. "
+        f"{machine.cpu_name()}, {threads}, level {level}, {date}; with `out=`. "
         "The best peer is the fastest of SciPy, NumPy (plain, and in blocks), numexpr, Numba, JAX "
         "and PyTorch, with `out=` where it has one."
     )

@@ -206,10 +206,24 @@ def test_wrong_types(case, backend, rng):
         with pytest.raises(TypeError) as caught:
             backend.call(case, {**arrays, name: make(arrays[name])}, axis=-1)
         one_sentence(caught.value, case.function, f"{name} {kind}")
-    for name in case.arrays[:1]:
-        with pytest.raises(TypeError) as caught:
-            backend.call(case, {**arrays, name: None}, axis=-1)
-        one_sentence(caught.value, case.function, f"{name} None")
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda c: c.id)
+def test_required_arrays_are_not_none(case, backend, rng):
+    """None leaves out an optional array only, also where one plain array takes the short way."""
+    parameters = inspect.signature(case.public).parameters
+    for shape in ((5,), (2, 3, 5)):
+        arrays = case.make(rng, shape)
+        for name in case.arrays:
+            axes = {} if case is SCALE or case is JENSEN else {"axis": -1}
+            given = {**arrays, name: None}
+            if parameters[name].default is None:
+                backend.call(case, given, **axes)
+                continue
+            for layout in (lambda a: a, lambda a: None if a is None else a.tolist()):
+                with pytest.raises(TypeError, match=f": {name} must be array-like, got None$") as e:
+                    backend.call(case, {k: layout(v) for k, v in given.items()}, **axes)
+                one_sentence(e.value, case.function, f"{name} None")
 
 
 def one_sentence(error, function, note=""):
@@ -1014,6 +1028,10 @@ def test_logsumexp_jensen_gap_contract(backend, dtype, rng):
     for axes in ({"axis": 0, "sample_axis": 0}, {"axis": -1, "sample_axis": 2}):
         with pytest.raises(ValueError) as caught:
             backend(kn.logsumexp_jensen_gap, x, **axes)
+        one_sentence(caught.value, "logsumexp_jensen_gap")
+    for sample_axis in (None, (1, 0), (0,), 0.0, "0"):
+        with pytest.raises(TypeError, match="sample_axis must be an int, got ") as caught:
+            backend(kn.logsumexp_jensen_gap, x, sample_axis=sample_axis)
         one_sentence(caught.value, "logsumexp_jensen_gap")
     with pytest.raises(ValueError) as caught:
         backend(kn.logsumexp_jensen_gap, x, weights=np.ones(3, dtype))

@@ -87,7 +87,7 @@ def test_cuda_host_within_limits(host, case, limits, dtype, rng):
         for masked in masks:
             arrays = case.make(rng, shape, dtype, mask=masked)
             for note, given in enumerate(layouts(arrays)):
-                with host.limits(**limits, backwards=note == 1):
+                with host.limits(**limits, warp_by_warp=note == 1):
                     returned = call(case, given)
                 check(case, returned, arrays, f"{shape}, layout {note}, mask {masked}")
 
@@ -99,7 +99,7 @@ def test_cuda_host_bits_do_not_depend_on_the_order_of_threads_or_blocks(host, ca
         for arrays in layouts(case.make(rng, shape, np.float64, mask=case.mask)):
             with host.limits(**limits):
                 expected = bits(case, arrays)
-            with host.limits(**{**limits, "blocks": 1}, backwards=True):
+            with host.limits(**{**limits, "blocks": 1}, warp_by_warp=True):
                 assert bits(case, arrays) == expected, shape
 
 

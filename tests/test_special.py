@@ -110,7 +110,11 @@ def test_logsumexp_weight_beyond_exponent_range(backend):
     a, b = np.array([-700.0, 700.0]), np.array([1e308, 1e-308])
     with oracle.working_precision(oracle.to_mp(a)):
         true = float(oracle.exact_logsumexp_weighted(oracle.to_mp(a), oracle.to_mp(b))[0])
+    near(true, 9.196208652452738, times=0.01)
     near(backend(kn.logsumexp, a, b=b), true)
+    value, sign = backend(kn.logsumexp, a, b=-b, return_sign=True)
+    near(value, true)
+    assert sign == -1
 
 
 def test_logsumexp_weight_cancels_exponent(backend):
@@ -200,8 +204,11 @@ def test_infinite_terms_share_in_proportion(backend, dtype):
     # An infinite weight outweighs every finite one; infinite terms of both signs have no limit.
     b = np.array([inf, 1, -2], dtype)
     same(backend(kn.logsumexp_vjp, np.zeros(3, dtype), one, b=b).astype(float), [1, 0, 0])
-    b = np.array([1, 1, -2], dtype)
-    assert np.all(np.isnan(backend(kn.logsumexp_vjp, a, one, b=b).astype(float)[[0, 2]]))
+    a = np.array([[inf, 5, inf, 0, nan]], dtype)
+    b = np.array([[1, 1, -2, 0, 1]], dtype)
+    mask = np.array([[True, True, True, True, False]])
+    got = backend(kn.logsumexp_vjp, a, np.ones(1, dtype), axis=1, b=b, mask=mask).astype(float)
+    same(got, [[nan, nan, nan, 0, 0]])
 
 
 # --- logmeanexp ---
@@ -243,11 +250,21 @@ def test_logmeanexp_weights(backend, rng):
         assert np.all(np.abs(got - want) <= 2e-13 * np.abs(a).max(axis=1))
 
 
+def test_logmeanexp_vjp_weights_of_zero(backend, dtype):
+    """0 where the slice is nan because of a, nan where the weights themselves have no mean."""
+    a = np.array([[nan, 1, 2], [-inf, -inf, nan], [1, 1, 2], [1, 1, 2]], dtype)
+    w = np.array([[1, 0, 3], [1, 2, 0], [0, 0, 0], [nan, 0, 1]], dtype)
+    got = backend(kn.logmeanexp_vjp, a, np.ones(4, dtype), axis=1, weights=w).astype(float)
+    same(got, [[nan, 0, nan], [0, 0, 0], [nan] * 3, [nan] * 3])
+
+
 def test_logmeanexp_negative_weight(backend):
     a, w = np.zeros((2, 2)), np.array([[1.0, 1.0], [1.0, -1.0]])
     for function, arguments in ((kn.logmeanexp, (a,)), (kn.logmeanexp_vjp, (a, np.ones(2)))):
         if backend.name == "cuda":  # a device is not waited for: the row is nan
             got = backend(function, *arguments, axis=1, weights=w)
+            assert np.all(np.isnan(got[1])) and not np.any(np.isnan(got[0]))
+            got = backend(function, *arguments, axis=1, weights=np.array([[0.0, 1], [0, -1]]))
             assert np.all(np.isnan(got[1])) and not np.any(np.isnan(got[0]))
         else:
             with pytest.raises(ValueError, match=rf"^{function.__name__}: weights must"):
@@ -335,6 +352,47 @@ def test_softmax_vjp_scale_does_not_overflow(backend):
     same(backend(kn.softmax_vjp, np.array([0.0, -inf]), np.array([1.0, 2.0]), scale=0.0), [0, 0])
 
 
+@pytest.mark.parametrize("scale", [1e308, -1e308, 1e300, 3e38])
+def test_any_finite_scale_gives_the_limit(backend, dtype, scale):
+    """scale may exceed the range of the type of x by far; ties share, all others are gone."""
+    sign = math.copysign(1, scale)
+    x = (sign * np.array([[1, 2, 2], [1e4, 2, 1], [-inf, 1, 0.5]])).astype(dtype)
+    g = np.array([[1, 2, 5], [1, 2, 5], [1, 2, 5]], dtype)
+    half = float(np.asarray(0.75, dtype)) * scale
+    limit = np.array([[0, -half, half], [0, 0, 0], [0, 0, 0]])
+    with np.errstate(over="ignore"):
+        limit = limit.astype(dtype).astype(float)
+    same(backend(kn.softmax_vjp, x, g, axis=1, scale=scale).astype(float), limit)
+    two = float(np.asarray(math.log(2), dtype))
+    same(backend(kn.softmax_entropy, x, scale=scale).astype(float), [two, 0, 0])
+    if dtype == np.float64:  # the rounding error of x - max, times scale, leaves the range as well
+        x, g = np.array([sign * 1e17, 1, 3]), np.array([1.0, 2, 5])
+        same(backend(kn.softmax_vjp, x, g, scale=scale), [0, 0, 0])
+
+
+@pytest.mark.parametrize("scale", [1e308, -1e308])
+def test_softmax_entropy_vjp_any_finite_scale(backend, dtype, scale):
+    """g scale may leave the range of the type; times 0 it is still 0."""
+    x = (math.copysign(1, scale) * np.array([[1, 2, 2], [1e4, 2, 1], [-inf, 1, 0.5]])).astype(dtype)
+    got = backend(kn.softmax_entropy_vjp, x, np.full(3, 10, dtype), scale=scale).astype(float)
+    same(got, np.zeros((3, 3)))
+
+
+def test_scale_of_minus_zero_is_zero(backend, dtype):
+    """-0 times x does not turn the order round, which infinities would show."""
+    g, one = np.array([1, 2, 5, 3], dtype), np.asarray(1, dtype)
+    for values, count in (([inf, 2, -inf, inf], 2), ([1, 2, -inf, 4], 3)):
+        x = np.array(values, dtype)
+        for scale in (0.0, -0.0):
+            near(backend(kn.softmax_entropy, x, scale=scale), math.log(count), dtype)
+            same(backend(kn.softmax_vjp, x, g, scale=scale).astype(float), [0] * 4)
+            same(backend(kn.softmax_entropy_vjp, x, one, scale=scale).astype(float), [0] * 4)
+    # kappa log(1) / dim is -0 for a negative kappa
+    x, mask = np.array([inf, 2, 3], dtype), np.array([True, False, False])
+    got = backend(kn.entropy_invariant_softmax, x, mask=mask, dim=4, kappa=-1.0)
+    same(got.astype(float), [1, 0, 0])
+
+
 def test_softmax_vjp_special_values(backend, dtype):
     x = np.array([[inf, 0, 0], [inf, inf, 0], [nan, 0, 0]], dtype)
     g = np.array([[1, 2, 3], [1, 3, 7], [1, 2, 3]], dtype)
@@ -349,6 +407,37 @@ def test_log_softmax_vjp_winner(backend):
     near(got, [tiny, -tiny])
     p = oracle.plain_softmax(x)
     assert (g - p * g.sum())[0] == 0
+
+
+INFINITE_COTANGENTS = [
+    ([1, inf, inf], [-inf, nan, nan]),  # the others: (1 - p) inf - p inf
+    ([-inf, 1, -inf], [nan, inf, nan]),
+    ([inf, inf, 0], [nan, nan, -inf]),
+    ([inf, 1, 0], [inf, -inf, -inf]),
+    ([1, inf, 0], [-inf, inf, -inf]),
+    ([1, 0, -inf], [inf, inf, -inf]),
+    ([inf, -inf, 0], [inf, -inf, nan]),
+    ([nan, inf, 0], [nan, nan, nan]),
+]
+
+
+@pytest.mark.parametrize(("g", "want"), INFINITE_COTANGENTS, ids=str)
+def test_log_softmax_vjp_infinite_cotangent(backend, dtype, g, want):
+    """The limit of g_i - p_i sum g, nan only where it is not unique; the first entry wins."""
+    mask = np.array([True, True, True, False])
+    for x in ([2, 1, 0, 0], [0.5, 0, 0.25, 0]):  # its probability above and below one half
+        x, all_g = np.array(x, dtype), np.array([*g, inf], dtype)
+        same(backend(kn.log_softmax_vjp, x[:3], all_g[:3]).astype(float), want)
+        same(backend(kn.log_softmax_vjp, x, all_g, mask=mask).astype(float), [*want, 0])
+
+
+def test_log_softmax_vjp_infinite_cotangent_without_weight(backend, dtype):
+    """An entry with x = -inf takes no part in the sum of the others, nor a sole one in its own."""
+    x = np.array([[2, -inf], [2, -inf], [2, -inf]], dtype)
+    g = np.array([[3, inf], [inf, 3], [1, 2]], dtype)
+    got = backend(kn.log_softmax_vjp, x, g, axis=1).astype(float)
+    same(got, [[-inf, inf], [-3, 3], [-2, 2]])
+    same(backend(kn.log_softmax_vjp, np.array([2], dtype), np.array([inf], dtype)), [0])
 
 
 def test_masked_gradients_are_zero(backend, dtype):
@@ -431,7 +520,7 @@ def test_logsumexp_bounds_refuses(backend):
     for options in ({"order": 0.5}, {"tau": 0.0}, {"tau": -1.0}, {"tau": nan}, {"order": nan}):
         with pytest.raises(ValueError, match=f"^logsumexp_bounds: {next(iter(options))} must"):
             backend(kn.logsumexp_bounds, x, **options)
-    for p in ([0.5, 0.5, 0.1], [1.5, -0.5, 0.0], [0.2, 0.2, 0.2]):
+    for p in ([0.5, 0.5, 0.1], [1.5, -0.5, 0.0], [0.2, 0.2, 0.2], [nan, 0.5, 0.5]):
         if backend.name == "cuda":
             assert np.isnan(backend(kn.logsumexp_bounds, x, p=np.array(p)).lower_weighted)
         else:
@@ -439,6 +528,31 @@ def test_logsumexp_bounds_refuses(backend):
                 backend(kn.logsumexp_bounds, x, p=np.array(p))
     slightly_off = np.array([0.5, 0.25, 0.25 + 5e-7])  # within 1e-6: accepted
     near(backend(kn.logsumexp_bounds, x, p=slightly_off).upper, math.log(3))
+
+
+def test_logsumexp_bounds_counts_rows(backend):
+    """One p for all: the slices of x are what is refused, and without one there is none."""
+    p = np.array([0.5, nan, 0.5])
+    for empty in (np.zeros((0, 3)), np.zeros((2, 0, 3))):
+        for got in backend(kn.logsumexp_bounds, empty, p=p):
+            assert got.shape == empty.shape[:-1]
+    if backend.name != "cuda":
+        with pytest.raises(ValueError, match=r"got 5 slice\(s\)"):
+            backend(kn.logsumexp_bounds, np.zeros((5, 3)), p=p)
+
+
+def test_logsumexp_bounds_takes_rounded_probabilities(backend, dtype, rng):
+    """Rounding p to its type moves its sum by up to u; far off is still refused."""
+    p = rng.dirichlet(np.full(16, 3.0), 50)
+    rounded = p.astype(dtype)
+    x = np.ones((50, 16), dtype)
+    u = oracle.unit_roundoff(dtype)
+    got = backend(kn.logsumexp_bounds, x, p=rounded).lower_weighted.astype(float)
+    entropy = -np.sum(p * np.log(p), axis=1)
+    assert np.all(np.abs(got - 1 - entropy) <= 64 * u)  # u log p in each term, twice, and of 4
+    if backend.name != "cuda":
+        with pytest.raises(ValueError, match="^logsumexp_bounds: p must"):
+            backend(kn.logsumexp_bounds, x, p=(0.97 * p).astype(dtype))
 
 
 def test_logsumexp_lipschitz(backend, rng):

@@ -72,17 +72,9 @@ long long logsumexp_softmax(Engine& engine, const Call& call) {
   return softmax_into<T>(engine, call, {1, {&call.operand[2]}, &call.operand[3]});
 }
 
-// The scale, finite in the type of the computation.
-template <class T>
-Given<wide_t<T>> given_scale(const Call& call) {
-  constexpr double limit = sizeof(wide_t<T>) == sizeof(float) ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-  const double scale = call.parameter[0];
-  return {static_cast<wide_t<T>>(scale > limit ? limit : scale < -limit ? -limit : scale)};
-}
-
 template <class T, class Engine>
 long long softmax_vjp(Engine& engine, const Call& call) {
-  const auto scale = given_scale<T>(call);
+  const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
   return engine.template transform<T>(SoftmaxVjp<T>{}, {0, {}, &call.operand[3]}, Vector<T>{call.operand[0]},
                       Vector<T>{call.operand[1]}, Flags{call.operand[2]},
                       scale);
@@ -105,7 +97,7 @@ long long log_softmax_vjp(Engine& engine, const Call& call) {
 
 template <class T, class Engine>
 long long softmax_entropy(Engine& engine, const Call& call) {
-  const auto scale = given_scale<T>(call);
+  const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
   const Operand& x = call.operand[0];
   return engine.template reduce<T>(SoftmaxEntropy<T>{}, {1, {&call.operand[2]}, nullptr}, Vector<T>{x},
                    Flags{call.operand[1]}, scale);
@@ -113,7 +105,7 @@ long long softmax_entropy(Engine& engine, const Call& call) {
 
 template <class T, class Engine>
 long long softmax_entropy_vjp(Engine& engine, const Call& call) {
-  const auto scale = given_scale<T>(call);
+  const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
   return engine.template transform<T>(SoftmaxEntropyVjp<T>{}, {0, {}, &call.operand[3]},
                       Vector<T>{call.operand[0]}, PerRow<T>{call.operand[1]},
                       Flags{call.operand[2]}, scale);

@@ -167,20 +167,20 @@ class Kernels:
         self.special = Family(self._library, {name.decode() for name in names[:count]})
 
     @contextmanager
-    def limits(self, *, backwards=False, **limits):
-        """Other limits of a launch, and threads that get their turn in the other order."""
+    def limits(self, *, warp_by_warp=False, **limits):
+        """Other limits of a launch, and threads that take turns in another order (see cuda.h)."""
         values = {**DEFAULTS, **limits}
-        self._set(values, backwards)
+        self._set(values, warp_by_warp)
         try:
             yield
         finally:
             self._set(DEFAULTS, False)
 
-    def _set(self, values, backwards):
+    def _set(self, values, warp_by_warp):
         threads = values["threads"]
         others = [ctypes.c_longlong(values[name]) for name in ("blocks", "chunk", "chunk_across")]
         self._library.kx_limits(threads, *others)
-        self._library.kx_backwards(int(backwards))
+        self._library.kx_warp_by_warp(int(warp_by_warp))
 
 
 @cache

@@ -75,7 +75,9 @@ class Grid {
     return failure_;
   }
 
-  bool backwards = false;  // the order in which threads get their turn
+  // Whose turn it is: all threads one after the other; or from the last, each warp as far as it
+  // comes, which shows where one warp must wait for another.
+  bool warp_by_warp = false;
 
   void wait_for_block() {
     const unsigned long mine = barrier_;
@@ -131,26 +133,38 @@ class Grid {
       fiber.done = false;
       fiber.shuffles = 0;
     }
+    const int warps = threads_ / 32;
     for (int left = threads_; left > 0;) {
-      progress_ = false;
-      for (int k = 0; k < threads_; ++k) {
-        current_ = backwards ? threads_ - 1 - k : k;
-        Fiber& fiber = *fibers_[size_t(current_)];
-        if (fiber.done) continue;
-        thread_index.x = unsigned(current_);
-        enter(fiber);
-        if (failure_) break;
-        if (fiber.done) {
-          --left;
-          progress_ = true;
-        }
+      const int before = left;
+      bool moved = false;
+      for (int w = 0; w < warps && !failure_; ++w) {
+        do {
+          progress_ = false;
+          left -= run_warp(warp_by_warp ? warps - 1 - w : w);
+          moved = moved || progress_;
+        } while (warp_by_warp && progress_ && !failure_);
       }
+      progress_ = moved || left < before;
       if (!progress_ && !failure_) failure_ = "threads of a block wait at different places";
       if (failure_) {  // their stacks still hold calls
         for (auto& fiber : fibers_) fiber.reset(new Fiber);
         return;
       }
     }
+  }
+
+  // One turn for every thread of a warp; how many came to their end.
+  int run_warp(int warp) {
+    int ended = 0;
+    for (int k = 0; k < 32 && !failure_; ++k) {
+      current_ = warp * 32 + (warp_by_warp ? 31 - k : k);
+      Fiber& fiber = *fibers_[size_t(current_)];
+      if (fiber.done) continue;
+      thread_index.x = unsigned(current_);
+      enter(fiber);
+      ended += fiber.done;
+    }
+    return ended;
   }
 
   static void start() {

@@ -60,6 +60,6 @@ int kx_call(const char* name, int count, const KxArgument* arguments, void* (*al
 void kx_limits(int threads, long long blocks, long long chunk, long long chunk_across) {
   kexue::launch_limits = {threads, blocks, chunk, chunk_across};
 }
-void kx_backwards(int backwards) { cuda_host::Grid::self().backwards = backwards != 0; }
+void kx_warp_by_warp(int yes) { cuda_host::Grid::self().warp_by_warp = yes != 0; }
 
 }  // extern "C"

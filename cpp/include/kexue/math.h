@@ -191,6 +191,7 @@ KX_FN V at_least(V x, V low) {
 template <class V>
 struct ExpBase {
   V origin, low;
+  V still;  // a number whose term is finite, to stand in for x where the term is not used
   bits_t<V> bias;
 };
 // scale (1 + r + z): r is exact, z small, so the sum is known beyond V's precision.
@@ -213,7 +214,7 @@ template <class T, class V, class R>
 KX_FN ExpBase<V> exp_base(R m, R& unit) {
   using F = Format<element_t<V>>;
   const R far = splat<R>(2048);
-  const R origin = select(abs(m) < far, R{}, m);
+  const R origin = select((abs(m) < far) | (m == splat<R>(-infinity)), R{}, m);
   const R top = select(abs(m) < splat<R>(infinity), R(m - origin), R{});
   const V rounded = splat<V>(top) * F::log2_e + F::round;
   const V k = rounded - F::round;
@@ -223,7 +224,8 @@ KX_FN ExpBase<V> exp_base(R m, R& unit) {
   unit = r * r * exp_tail(element_t<R>{}, R(-r)) - r;
   // Below this the terms, even 1e8 of them, are nothing to a result of V's type.
   const element_t<V> span = sizeof(element_t<V>) == 8 ? 752 : 130;
-  return {splat<V>(origin), splat<V>(top) - span,
+  const R still = select(origin == splat<R>(infinity), R{}, origin);
+  return {splat<V>(origin), splat<V>(top) - span, splat<V>(still),
           (bits_t<V>{} + (F::bias + exp_raise)) - bit_cast<bits_t<V>>(rounded)};
 }
 
@@ -325,17 +327,26 @@ KX_FN Binary<V> split_binary(V x) {
   return {k, bit_cast<V>(mantissa) - 1};
 }
 
-// log(x) + correction / x for positive normal x; see log and log1p.
+// log(x) + correction / x = k ln2_head + g + small for positive normal x, the first two exact.
 template <class V>
-KX_FN V log_normal(V x, V correction = V{}) {
+struct LogParts {
+  V k, g, small;
+};
+template <class V>
+KX_FN LogParts<V> log_parts(V x, V correction = V{}) {
   using F = Format<element_t<V>>;
   const Binary<V> b = split_binary(x);
   const V s = b.g / (2 + b.g);
   const V z = s * s;
   const V half_square = element_t<V>(0.5) * b.g * b.g;
-  const V small = s * (half_square + z * log_tail(element_t<V>{}, z));
+  const V odd = s * (half_square + z * log_tail(element_t<V>{}, z));
   const V low = b.k * F::ln2_tail + correction / x;
-  return b.k * F::ln2_head + (b.g - (half_square - (small + low)));
+  return {b.k, b.g, V((odd + low) - half_square)};
+}
+template <class V>
+KX_FN V log_normal(V x, V correction = V{}) {
+  const LogParts<V> p = log_parts(x, correction);
+  return p.k * Format<element_t<V>>::ln2_head + (p.g + p.small);
 }
 
 // Natural logarithm: log(0) = -inf, log(inf) = inf, negative gives NaN.
@@ -374,6 +385,17 @@ KX_FN Two<V> operator+(Two<V> a, Two<V> b) {
   const Two<V> t = two_sum(a.lo, b.lo);
   const Two<V> u = quick_two_sum(s.hi, V(s.lo + t.hi));
   return quick_two_sum(u.hi, V(u.lo + t.lo));
+}
+
+// log(1 + x) for finite x > -1 to about 2^-60: the large parts are exact, and added as such.
+template <class V>
+KX_FN Two<V> log1p_two(V x) {
+  using F = Format<element_t<V>>;
+  const V u = 1 + x;
+  const V lost = select(x > splat<V>(1), V(1 - (u - x)), V(x - (u - 1)));
+  const LogParts<V> p = log_parts(u, lost);
+  const Two<V> sum = two_sum(V(p.k * F::ln2_head), p.g);
+  return quick_two_sum(sum.hi, V(sum.lo + p.small));
 }
 
 // log(x) of a positive double to about 2^-85, for sums in which it cancels.

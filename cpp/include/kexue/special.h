@@ -62,6 +62,11 @@ KX_FN V scaled_difference(V x, V m, V scale) {
   const V d = x - m;
   return select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d)));
 }
+// e^x for x <= 0, 0 where even a very large factor leaves nothing of it.
+template <class T, class V>
+KX_FN V exp_or_zero(V x) {
+  return select(x < splat<V>(-1000), V{}, exp_nonpositive<T>(x));
+}
 // a b, and 0 where a is 0 whatever b is.
 template <class V>
 KX_FN V times_or_skip(V a, V b) {
@@ -101,7 +106,7 @@ KX_FN LogSum<typename Team::Result> log_sum(const Team& team, X x) {
   const auto s = team.template sum<4>([&](auto i) {
     const V v = x[i];
     const auto tie = v == m;
-    const Exp<V> e = exp_term<T>(v, base);
+    const Exp<V> e = exp_term<T>(select(tie, base.still, v), base);  // inf - inf would spread
     keep_term(team, i, e);
     const V scale = select(tie, V{}, e.scale);
     return Sums<V, 4>{scale, scale * e.r, scale * e.z, select(tie, splat<V>(1), V{})};
@@ -158,9 +163,13 @@ KX_FN LogSum<R> merge(LogSum<R> a, LogSum<R> b) {
   return {max, rest};
 }
 
-template <class R>
+// max + log1p(rest). A result in R's own type is rounded once, since the two may cancel.
+template <class T, class R>
 KX_FN R log_of(LogSum<R> s) {
-  return s.max + log1p(s.rest);
+  const R plain = s.max + log1p(s.rest);
+  if constexpr (sizeof(T) < sizeof(element_t<R>)) return plain;
+  const R once = (Two<R>{s.max, R{}} + log1p_two(s.rest)).hi;
+  return select(abs(plain) < splat<R>(infinity), once, plain);
 }
 
 // 1 / (1 + rest), NaN for a row that is -inf throughout.
@@ -189,7 +198,7 @@ struct Logsumexp {
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {
-    return {{log_of(s)}};
+    return {{log_of<T>(s)}};
   }
 };
 
@@ -233,7 +242,7 @@ struct LogSoftmax : Logsumexp<T> {
       const Two<V> d = two_sum(v, V(-m));
       const Two<V> b = two_sum(d.hi, V(-log_rest));
       const auto far = d.hi < splat<V>(-0x1p100);
-      below = select(far, d.hi, V(b.hi + (b.lo + (d.lo - tail))));
+      below = select(far, V(d.hi - log_rest), V(b.hi + (b.lo + (d.lo - tail))));
     }
     return select(mask[i], select(v == m, V(-log_rest), below), splat<V>(-infinity));
   }
@@ -270,9 +279,9 @@ struct LogsumexpVjp {
   template <class R, class K, class I, class X, class G, class M>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, M mask) const {
     using V = Plain<decltype(x[i])>;
-    const V nan = splat<V>(row.factor) * 0;  // an undefined row is undefined throughout
+    const V factor = splat<V>(row.factor);  // an undefined row is undefined throughout
     const V value = term_of<T>(row.max, row.factor, kept, i, V(x[i]));
-    return select(mask[i], select(nan == nan, value, nan), V{});
+    return select(mask[i], select(factor == factor, value, factor), V{});
   }
 };
 
@@ -295,7 +304,7 @@ struct SoftmaxVjp {
   }
   template <class V>
   KX_FN static V weight(V key, V max, V scale) {
-    return exp_nonpositive<T>(scaled_difference(key, max, abs(scale)));
+    return exp_or_zero<T>(scaled_difference(key, max, abs(scale)));
   }
   template <class Team, class X, class G, class M>
   KX_FN auto gather(const Team& team, X x, G g, M mask, typename Team::Result scale) const {
@@ -336,14 +345,15 @@ struct SoftmaxVjp {
   KX_FN auto each(const Done<R>& row, K, I i, X x, G g, M mask, S) const {
     using V = Plain<decltype(x[i])>;
     const V s = splat<V>(row.scale);
-    const V e = weight(key<V>(x[i], s), splat<V>(row.max), s) * splat<V>(row.factor);
+    const V e = weight(key<V>(x[i], s), splat<V>(row.max), s);
     const V h = (g[i] - splat<V>(row.centre)) - splat<V>(row.mean);
-    return select(mask[i], times_or_zero(e, h), V{});
+    return select(mask[i], times_or_zero(times_or_zero(e, h), splat<V>(row.factor)), V{});
   }
 };
 
 // Gradient of log_softmax: g_i - p_i sum(g); for a winner that holds more than half of the mass
-// (1 - p) sum(g) - (sum of the other g).  (n),(n),mask(n)?->(n)
+// (1 - p) sum(g) - (sum of the other g). Infinite g are counted apart, for the limit that a sum
+// over finite ones goes to.  (n),(n),mask(n)?->(n)
 template <class T>
 struct LogSoftmaxVjp {
   using Term = term_t<T>;
@@ -352,10 +362,11 @@ struct LogSoftmaxVjp {
   struct State {
     LogSum<R> sum;
     R top, others;  // sums of g where x is the maximum, and elsewhere
+    R ups, downs;   // how many g are inf, and -inf
   };
   template <class R>
   struct Done {
-    R max, inverse, total, winner;
+    R max, inverse, rest, total, winner, ups, downs;
   };
   template <class Team, class X, class G, class M>
   KX_FN auto gather(const Team& team, X x, G g, M mask) const {
@@ -363,36 +374,53 @@ struct LogSoftmaxVjp {
     using R = typename Team::Result;
     const auto live = masked(x, mask, -infinity);
     const LogSum<R> sum = log_sum<T>(team, live);
-    const V m = splat<V>(sum.max);
-    const auto sums = team.template sum<2>([&](auto i) {
-      const V v = select(mask[i], V(g[i]), V{});
+    const V m = splat<V>(sum.max), one = splat<V>(1), all = splat<V>(infinity);
+    const auto sums = team.template sum<4>([&](auto i) {
+      const V own = select(mask[i], V(g[i]), V{});
+      const V finite = select(abs(own) == all, V{}, own);
       const auto tie = live[i] == m;
-      return Sums<V, 2>{select(tie, v, V{}), select(tie, V{}, v)};
+      return Sums<V, 4>{select(tie, finite, V{}), select(tie, V{}, finite),
+                        select(own == all, one, V{}), select(own == -all, one, V{})};
     });
-    return State<R>{sum, sums[0], sums[1]};
+    return State<R>{sum, sums[0], sums[1], sums[2], sums[3]};
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     const LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
     const auto a_in = a.sum.max == sum.max, b_in = b.sum.max == sum.max;
     return {sum, select(a_in, a.top, R{}) + select(b_in, b.top, R{}),
-            a.others + b.others + select(a_in, R{}, a.top) + select(b_in, R{}, b.top)};
+            a.others + b.others + select(a_in, R{}, a.top) + select(b_in, R{}, b.top),
+            a.ups + b.ups, a.downs + b.downs};
   }
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R inverse = inverse_of(s.sum), total = s.top + s.others;
     const R winner = select(s.sum.rest < splat<R>(1),
                             R(s.sum.rest * inverse * total - s.others), splat<R>(not_a_number));
-    return {s.sum.max, inverse, total, winner};
+    return {s.sum.max, inverse, R(s.sum.rest * inverse), total, winner, s.ups, s.downs};
+  }
+  // The limit of g_i - p_i sum(g) over the infinite g: 0 without any, NaN where it is not unique.
+  template <class V>
+  KX_FN static V infinite_part(V own, V p, V rest, V ups, V downs) {
+    const V one = splat<V>(1), all = splat<V>(infinity);
+    const auto up = own == all, down = own == -all;
+    const auto counts = p > V{}, alone = !(rest > V{});
+    const auto rises = (up & !alone) | ((select(down, V(downs - one), downs) > V{}) & counts);
+    const auto falls = (down & !alone) | ((select(up, V(ups - one), ups) > V{}) & counts);
+    return select(rises, select(falls, splat<V>(not_a_number), all), select(falls, -all, V{}));
   }
   template <class R, class K, class I, class X, class G, class M>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G g, M mask) const {
     using V = Plain<decltype(x[i])>;
-    const V v = x[i], m = splat<V>(row.max), winner = splat<V>(row.winner);
+    const V v = x[i], m = splat<V>(row.max), own = g[i], winner = splat<V>(row.winner);
     const V p = term_of<T>(row.max, row.inverse, kept, i, v);
-    const V plain = g[i] - times_or_zero(p, splat<V>(row.total));
-    const V mine = select(winner == winner, winner, plain);
-    return select(mask[i], select(v == m, mine, plain), V{});
+    const V finite = select(abs(own) == splat<V>(infinity), V{}, own);
+    const V plain = finite - times_or_zero(p, splat<V>(row.total));
+    const auto tie = v == m;
+    const V value = select(tie, select(winner == winner, winner, plain), plain);
+    const V rest = select(tie, splat<V>(row.rest), V(1 - p));
+    const V limit = infinite_part(own, p, rest, splat<V>(row.ups), splat<V>(row.downs));
+    return select(mask[i], V(value + limit), V{});
   }
 };
 
@@ -423,7 +451,7 @@ struct SoftmaxEntropy {
       const V v = value(i);
       const auto tie = v == m;
       const V d = scaled_difference(v, m, abs(s));
-      const V e = exp_nonpositive<T>(d);
+      const V e = exp_or_zero<T>(d);
       const V one = splat<V>(1);
       return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d),
                         select(mask[i], one, V{})};
@@ -440,7 +468,7 @@ struct SoftmaxEntropy {
     const auto b_leads = b.sum.max > a.sum.max;
     const R max = maximum(a.sum.max, b.sum.max), s = abs(a.scale);
     const R da = scaled_difference(a.sum.max, max, s), db = scaled_difference(b.sum.max, max, s);
-    const R fa = exp_nonpositive<T>(da), fb = exp_nonpositive<T>(db);
+    const R fa = exp_or_zero<T>(da), fb = exp_or_zero<T>(db);
     const R ta = (1 + a.sum.rest) * fa, tb = (1 + b.sum.rest) * fb;
     const R rest = select(b_leads, R(ta + b.sum.rest), R(a.sum.rest + tb));
     const R dot = a.dot * fa + product(ta, da) + b.dot * fb + product(tb, db);
@@ -448,7 +476,7 @@ struct SoftmaxEntropy {
   }
   template <class R>
   KX_FN static R entropy(State<R> s) {
-    const R h = log1p(s.sum.rest) - s.dot / (1 + s.sum.rest);
+    const R h = log_of<T>(LogSum<R>{-s.dot / (1 + s.sum.rest), s.sum.rest});
     const R empty = select(s.count == R{}, R{}, splat<R>(not_a_number));
     return select(s.sum.max == splat<R>(-infinity), empty, h);
   }
@@ -491,9 +519,9 @@ struct SoftmaxEntropyVjp {
     using V = Plain<decltype(x[i])>;
     const V s = splat<V>(row.scale), m = splat<V>(row.max);
     const V d = scaled_difference(SoftmaxVjp<T>::template key<V>(x[i], s), m, abs(s));
-    const V p = exp_nonpositive<T>(d) * splat<V>(row.factor);
-    const V value = select(d == splat<V>(-infinity), V(V{} * p), V(p * (d - splat<V>(row.mean))));
-    return select(mask[i], value, V{});
+    const V e = exp_or_zero<T>(d), factor = splat<V>(row.factor);
+    const V bent = select(d == splat<V>(-infinity), e, V(e * (d - splat<V>(row.mean))));
+    return select(mask[i], times_or_zero(bent, factor), V{});
   }
 };
 
@@ -663,7 +691,7 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
   } else {
     // The two keys would cancel; their parts are the more precise.
     const V d = (t.a - top.a) + (log(abs(t.b)) - log(abs(top.b)));
-    e = exp_nonpositive<T>(minimum(d, V{}));
+    e = exp_nonpositive<T>(select(d > V{}, V{}, d));
   }
   const auto both = (t.a == top.a) & (abs(top.b) < splat<V>(infinity));
   const V share = select(both, abs(V(t.b / top.b)), one);
@@ -746,7 +774,8 @@ struct LogsumexpWeighted {
       const auto ordinary = abs(s.top.key) < splat<R>(infinity);
       const Two<R> l = log_two(select(ordinary, select(cancels, product, b), one));
       const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
-      const Two<R> all = sum + Two<R>{select(cancels, R{}, from_rest), R{}};
+      const Two<R> rest = log1p_two(select(cancels, R{}, s.rest));
+      const Two<R> all = sum + rest;
       value = select(ordinary & (abs(from_rest) < splat<R>(infinity)), all.hi, value);
     }
     const R side = select(s.top.b < R{}, -one, one);
@@ -791,9 +820,9 @@ struct LogsumexpWeightedVjp {
     using V = Plain<decltype(x[i])>;
     const Term<V> top = {splat<V>(row.key), splat<V>(row.a), splat<V>(row.b)};
     const Term<V> t = weighted_term(V(x[i]), select(mask[i], V(b[i]), V{}));
-    const V value = times_or_zero(term_ratio<T>(t, top), splat<V>(row.factor));
-    const V nan = splat<V>(row.factor) * 0;
-    return select(t.b == V{}, V{}, select(nan == nan, value, nan));
+    const V factor = splat<V>(row.factor);
+    const V value = times_or_zero(term_ratio<T>(t, top), factor);
+    return select(t.b == V{}, V{}, select(factor == factor, value, factor));
   }
 };
 
@@ -822,8 +851,8 @@ struct Logmeanexp {
     const auto s = team.template sum<4>([&](auto i) {
       const V v = value(i), weight = w[i];
       const V d = select(v == m, V{}, V(v - m));
-      const V e = exp_nonpositive<T>(d);
-      team.keep(i, V(weight * e));
+      const V e = relative_exp<T>(v, m);
+      team.keep(i, e);
       return Sums<V, 4>{times_or_zero(weight, expm1_nonpositive<T>(d)), times_or_zero(weight, e),
                         weight, select(weight < V{}, splat<V>(1), V{})};
     });
@@ -888,13 +917,14 @@ struct LogmeanexpVjp {
   template <class R, class K, class I, class X, class G, class W>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, W w) const {
     using V = Plain<decltype(x[i])>;
+    const V weight = w[i], factor = splat<V>(row.factor);
     const V e = recall<V>(kept, i, [&] {
-      const V weight = w[i], value = select(weight == V{}, splat<V>(-infinity), V(x[i]));
-      return times_or_zero(weight, relative_exp<T>(value, splat<V>(row.max)));
+      const V v = select(weight == V{}, splat<V>(-infinity), V(x[i]));
+      return relative_exp<T>(v, splat<V>(row.max));
     });
-    const V nan = splat<V>(row.factor) * 0;
-    const V value = select(nan == nan, times_or_zero(e, splat<V>(row.factor)), nan);
-    return select(w[i] == V{}, splat<V>(row.absent), value);
+    // The weight with the factor first: with the term it may leave the normal range.
+    const V value = select(factor == factor, times_or_zero(e, V(weight * factor)), factor);
+    return select(weight == V{}, splat<V>(row.absent), value);
   }
 };
 
@@ -1011,7 +1041,7 @@ struct LogsumexpLipschitz {
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {
-    const R lx = log_of(s.x), ly = log_of(s.y);
+    const R lx = log_of<T>(s.x), ly = log_of<T>(s.y);
     const R far = maximum(s.distance, R{});
     const R distance = select(s.unordered > R{}, splat<R>(not_a_number), far);
     const R change = abs(R((s.x.max - s.y.max) + (log1p(s.x.rest) - log1p(s.y.rest))));

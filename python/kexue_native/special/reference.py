@@ -251,10 +251,11 @@ def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
     gap, error = two_difference(x, x_k)
     quotient = b / b_k
     size = xp.abs(quotient)
+    exponent, tail = two_difference(gap, log_b_k - log_b)
     ratio = xp.where(
         (xp.abs(gap) < 700) & (size > 1e-290) & (size < 1e290),
         quotient * xp.exp(gap) * (1 + error),
-        xp.sign(b) * xp.sign(b_k) * xp.exp(gap + (log_b - log_b_k)),  # the quotient may underflow
+        xp.sign(b) * xp.sign(b_k) * xp.exp(exponent) * (1 + error + tail),
     )
     infinite = term == _inf
     coefficient = xp.where(infinite, b, 0.0)
