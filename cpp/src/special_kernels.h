@@ -21,28 +21,31 @@ template <class T, class Engine>
 long long logsumexp_vjp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &g = call.operand[1], &mask = call.operand[2];
   return engine.template transform<T>(LogsumexpVjp<T>{}, {0, {}, &call.operand[3]}, Vector<T>{x},
-                      PerRow<T>{g}, Flags{mask});
+                                      PerRow<T>{g}, Flags{mask});
 }
 
 template <class T, class Engine>
 long long logsumexp_weighted(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &b = call.operand[1], &mask = call.operand[2];
-  return engine.template reduce<T>(LogsumexpWeighted<T>{call.operand[4].data != nullptr}, {2, {&call.operand[3], &call.operand[4]}, nullptr},
-                   Vector<T>{x}, Vector<T>{b}, Flags{mask});
+  return engine.template reduce<T>(LogsumexpWeighted<T>{call.operand[4].data != nullptr},
+                                   {2, {&call.operand[3], &call.operand[4]}, nullptr}, Vector<T>{x},
+                                   Vector<T>{b}, Flags{mask});
 }
 
 template <class T, class Engine>
 long long logsumexp_weighted_vjp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &b = call.operand[1], &g = call.operand[2];
-  return engine.template transform<T>(LogsumexpWeightedVjp<T>{}, {0, {}, &call.operand[4]}, Vector<T>{x},
-                      Vector<T>{b}, PerRow<T>{g}, Flags{call.operand[3]});
+  return engine.template transform<T>(LogsumexpWeightedVjp<T>{}, {0, {}, &call.operand[4]},
+                                      Vector<T>{x}, Vector<T>{b}, PerRow<T>{g},
+                                      Flags{call.operand[3]});
 }
 
 template <class T, class Engine>
 long long logmeanexp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &weights = call.operand[1];
   const Outputs<T, T> to = {1, {&call.operand[2]}, nullptr};
-  if (weights.data) return engine.template reduce<T>(Logmeanexp<T>{}, to, Vector<T>{x}, Vector<T>{weights});
+  if (weights.data)
+    return engine.template reduce<T>(Logmeanexp<T>{}, to, Vector<T>{x}, Vector<T>{weights});
   return engine.template reduce<T>(Logmeanexp<T>{}, to, Vector<T>{x}, Same<wide_t<T>>{1});
 }
 
@@ -75,40 +78,41 @@ long long logsumexp_softmax(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long softmax_vjp(Engine& engine, const Call& call) {
   const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
-  return engine.template transform<T>(SoftmaxVjp<T>{}, {0, {}, &call.operand[3]}, Vector<T>{call.operand[0]},
-                      Vector<T>{call.operand[1]}, Flags{call.operand[2]},
-                      scale);
+  return engine.template transform<T>(SoftmaxVjp<T>{}, {0, {}, &call.operand[3]},
+                                      Vector<T>{call.operand[0]}, Vector<T>{call.operand[1]},
+                                      Flags{call.operand[2]}, scale);
 }
 
 template <class T, class Engine>
 long long log_softmax(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &mask = call.operand[1];
   const Outputs<T, T> to = {0, {}, &call.operand[2]};
-  if (mask.data) return engine.template transform<T>(LogSoftmax<T>{}, to, Vector<T>{x}, Flags{mask});
+  if (mask.data)
+    return engine.template transform<T>(LogSoftmax<T>{}, to, Vector<T>{x}, Flags{mask});
   return engine.template transform<T>(LogSoftmax<T>{}, to, Vector<T>{x}, Everything{});
 }
 
 template <class T, class Engine>
 long long log_softmax_vjp(Engine& engine, const Call& call) {
   return engine.template transform<T>(LogSoftmaxVjp<T>{}, {0, {}, &call.operand[3]},
-                      Vector<T>{call.operand[0]}, Vector<T>{call.operand[1]},
-                      Flags{call.operand[2]});
+                                      Vector<T>{call.operand[0]}, Vector<T>{call.operand[1]},
+                                      Flags{call.operand[2]});
 }
 
 template <class T, class Engine>
 long long softmax_entropy(Engine& engine, const Call& call) {
   const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
   const Operand& x = call.operand[0];
-  return engine.template reduce<T>(SoftmaxEntropy<T>{}, {1, {&call.operand[2]}, nullptr}, Vector<T>{x},
-                   Flags{call.operand[1]}, scale);
+  return engine.template reduce<T>(SoftmaxEntropy<T>{}, {1, {&call.operand[2]}, nullptr},
+                                   Vector<T>{x}, Flags{call.operand[1]}, scale);
 }
 
 template <class T, class Engine>
 long long softmax_entropy_vjp(Engine& engine, const Call& call) {
   const Given<wide_t<T>> scale = {static_cast<wide_t<T>>(call.parameter[0])};
   return engine.template transform<T>(SoftmaxEntropyVjp<T>{}, {0, {}, &call.operand[3]},
-                      Vector<T>{call.operand[0]}, PerRow<T>{call.operand[1]},
-                      Flags{call.operand[2]}, scale);
+                                      Vector<T>{call.operand[0]}, PerRow<T>{call.operand[1]},
+                                      Flags{call.operand[2]}, scale);
 }
 
 // Calls `then` with the scale of each row: of its number of true mask entries, else of n.
@@ -124,8 +128,7 @@ long long with_entropy_scale(Engine& engine, const Call& call, const Operand& ma
   if (memory.data == nullptr) return -1;
   const Operand scale = packed_scalars(call, memory.data, sizeof(W));
   const EntropyScaleOfMask<W> count = {coefficient, min_length};
-  const long long failed =
-      engine.template reduce<T, W>(count, {1, {&scale}, nullptr}, Flags{mask});
+  const long long failed = engine.template reduce<T, W>(count, {1, {&scale}, nullptr}, Flags{mask});
   return failed ? failed : then(PerRow<W>{scale});
 }
 
@@ -134,7 +137,7 @@ long long entropy_invariant_softmax(Engine& engine, const Call& call) {
   const Operand& mask = call.operand[1];
   return with_entropy_scale<T>(engine, call, mask, [&](auto scale) {
     return engine.template transform<T>(ScaledSoftmax<T>{}, {0, {}, &call.operand[2]},
-                        Vector<T>{call.operand[0]}, Flags{mask}, scale);
+                                        Vector<T>{call.operand[0]}, Flags{mask}, scale);
   });
 }
 
@@ -143,16 +146,15 @@ long long entropy_invariant_softmax_vjp(Engine& engine, const Call& call) {
   const Operand& mask = call.operand[2];
   return with_entropy_scale<T>(engine, call, mask, [&](auto scale) {
     return engine.template transform<T>(SoftmaxVjp<T>{}, {0, {}, &call.operand[3]},
-                        Vector<T>{call.operand[0]}, Vector<T>{call.operand[1]}, Flags{mask},
-                        scale);
+                                        Vector<T>{call.operand[0]}, Vector<T>{call.operand[1]},
+                                        Flags{mask}, scale);
   });
 }
 
 template <class T, class Engine>
 long long entropy_invariant_scale(Engine& engine, const Call& call) {
   using W = wide_t<T>;
-  const EntropyScale<T> fn = {static_cast<W>(call.parameter[0]),
-                              static_cast<W>(call.parameter[1])};
+  const EntropyScale<T> fn = {static_cast<W>(call.parameter[0]), static_cast<W>(call.parameter[1])};
   const Operand& n = call.operand[0];
   return engine.template reduce<T>(fn, {1, {&call.operand[1]}, nullptr}, PerRow<T>{n});
 }
@@ -172,21 +174,21 @@ template <class T, class Engine>
 long long logsumexp_lipschitz(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &y = call.operand[1];
   return engine.template reduce<T>(LogsumexpLipschitz<T>{},
-                   {2, {&call.operand[2], &call.operand[3]}, nullptr}, Vector<T>{x},
-                   Vector<T>{y});
+                                   {2, {&call.operand[2], &call.operand[3]}, nullptr}, Vector<T>{x},
+                                   Vector<T>{y});
 }
 
 // The table, for an engine that is made from a call.
-#define KX_RUN(name, T)               \
+#define KX_RUN(name, T)                \
   +[](const Call& call) -> long long { \
-    Engine engine(call);              \
-    return name<T>(engine, call);     \
+    Engine engine(call);               \
+    return name<T>(engine, call);      \
   }
-#define KX_KERNEL(name, signature, parameters)                                         \
-  {                                                                                    \
-    #name, signature, parameters, {                                                    \
+#define KX_KERNEL(name, signature, parameters)                                              \
+  {                                                                                         \
+    #name, signature, parameters, {                                                         \
       KX_RUN(name, double), KX_RUN(name, float), KX_RUN(name, Half), KX_RUN(name, Bfloat16) \
-    }                                                                                  \
+    }                                                                                       \
   }
 
 template <class Engine>

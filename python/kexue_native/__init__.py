@@ -9,6 +9,12 @@ from ._version import __version__
 from .special import *  # noqa: F403
 
 
+def _installed(folder: str) -> str:
+    # An editable install keeps what CMake made apart from the Python files.
+    places = [_os.path.join(path, folder) for path in __path__]  # noqa: F405
+    return next(filter(_os.path.isdir, places), places[0])
+
+
 def get_include() -> str:
     """Directory of the C++ headers, for ``#include <kexue/special.h>``.
 
@@ -18,7 +24,7 @@ def get_include() -> str:
     >>> kn.get_include().endswith("include")
     True
     """
-    return _os.path.join(_os.path.dirname(__file__), "include")
+    return _installed("include")
 
 
 def get_cmake_dir() -> str:
@@ -30,7 +36,7 @@ def get_cmake_dir() -> str:
     >>> kn.get_cmake_dir().endswith("cmake")
     True
     """
-    return _os.path.join(_os.path.dirname(__file__), "cmake")
+    return _installed("cmake")
 
 
 __all__ = [

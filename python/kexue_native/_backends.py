@@ -30,13 +30,22 @@ _current: ContextVar[str | None] = ContextVar(
 _chosen: dict[tuple[str, str | None, ModuleType], Any] = {}
 
 
+def build_reason(part: str) -> str:
+    """Why the build left a part out, in CMake's words."""
+    try:
+        from ._build_info import BUILD  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return "this is a source tree without a build"
+    return str(BUILD[f"{part}_reason"] or "it was built, but its file is missing")
+
+
 def _load_core() -> tuple[Any, str]:
     """The compiled CPU core, or None and the reason in words."""
     try:
         return import_module("kexue_native._core"), ""
     except ModuleNotFoundError as error:
         if error.name == "kexue_native._core":
-            return None, "the CPU core was not built (no C++ compiler, or KEXUE_NATIVE=OFF)"
+            return None, f"the CPU core was not built: {build_reason('native')}"
         reason = str(error)
     except ImportError as error:
         reason = str(error)

@@ -24,7 +24,7 @@ def load() -> tuple[ModuleType | None, str]:
         return import_module("kexue_native._cuda"), ""
     except ModuleNotFoundError as error:
         if error.name == "kexue_native._cuda":
-            return None, "the CUDA module was not built (no CUDA compiler, or KEXUE_CUDA=OFF)"
+            return None, f"the CUDA module was not built: {_backends.build_reason('cuda')}"
         return None, str(error)
     except ImportError as error:
         return None, f"the CUDA module does not load: {error}"

@@ -125,8 +125,8 @@ struct Exponential {
 template <class V>
 KX_FN V exp_tail(double, V r) {  // 2^-55.8
   const V r2 = r * r, r4 = r2 * r2;
-  const V a = (r * 0.16666666666666669 + 0.5) +
-              r2 * (r * 0.008333333333330051 + 0.04166666666662399);
+  const V a =
+      (r * 0.16666666666666669 + 0.5) + r2 * (r * 0.008333333333330051 + 0.04166666666662399);
   const V b = (r * 0.00019841269863105968 + 0.0013888888917281794) +
               r2 * (r * 2.7557268378684192e-06 + 2.480152119021773e-05);
   const V c = r * 2.5100424157005067e-08 + 2.7620138719733994e-07;
@@ -320,10 +320,10 @@ KX_FN Binary<V> split_binary(V x) {
   const V one = splat<V>(1);
   const B from_sqrt_half = bit_cast<B>(x) + (bit_cast<B>(one) - F::sqrt_half_bits);
   const B biased = from_sqrt_half >> F::mantissa_bits;  // k + bias, not negative
-  const V k = bit_cast<V>(B(biased | bit_cast<B>(splat<V>(F::integer_head)))) -
-              (F::integer_head + F::bias);
-  const B mantissa = bit_cast<B>(x) - (biased << F::mantissa_bits) +
-                     ((B{} + F::bias) << F::mantissa_bits);
+  const V k =
+      bit_cast<V>(B(biased | bit_cast<B>(splat<V>(F::integer_head)))) - (F::integer_head + F::bias);
+  const B mantissa =
+      bit_cast<B>(x) - (biased << F::mantissa_bits) + ((B{} + F::bias) << F::mantissa_bits);
   return {k, bit_cast<V>(mantissa) - 1};
 }
 
@@ -402,11 +402,20 @@ KX_FN Two<V> log1p_two(V x) {
 template <class V>
 KX_FN Two<V> log_two(V x) {
   // 1 / (2 j + 1), head and tail
-  constexpr double head[] = {1.0, 0x1.5555555555555p-2, 0x1.999999999999ap-3, 0x1.2492492492492p-3,
-                             0x1.c71c71c71c71cp-4, 0x1.745d1745d1746p-4, 0x1.3b13b13b13b14p-4};
-  constexpr double tail[] = {0.0, 0x1.5555555555555p-56, -0x1.999999999999ap-57,
-                             0x1.2492492492492p-57, 0x1.c71c71c71c71cp-58,
-                             -0x1.745d1745d1746p-59, -0x1.3b13b13b13b14p-58};
+  constexpr double head[] = {1.0,
+                             0x1.5555555555555p-2,
+                             0x1.999999999999ap-3,
+                             0x1.2492492492492p-3,
+                             0x1.c71c71c71c71cp-4,
+                             0x1.745d1745d1746p-4,
+                             0x1.3b13b13b13b14p-4};
+  constexpr double tail[] = {0.0,
+                             0x1.5555555555555p-56,
+                             -0x1.999999999999ap-57,
+                             0x1.2492492492492p-57,
+                             0x1.c71c71c71c71cp-58,
+                             -0x1.745d1745d1746p-59,
+                             -0x1.3b13b13b13b14p-58};
   const auto tiny = x < splat<V>(0x1p-1022);
   const Binary<V> b = split_binary(select(tiny, V(x * 0x1p54), x));
   const V k = select(tiny, V(b.k - 54), b.k);
@@ -421,8 +430,8 @@ KX_FN Two<V> log_two(V x) {
   for (int j = 6; j >= 0; --j) sum = z * sum + Two<V>{splat<V>(head[j]), splat<V>(tail[j])};
   sum = sum * s2;
   const Two<V> scale = two_product(k, splat<V>(0x1.a39ef35793c76p-33));
-  const Two<V> k_ln2 = Two<V>{k * 0x1.62e42feep-1, V{}} +
-                       Two<V>{scale.hi, V(scale.lo + k * 1.1612227229362532e-26)};
+  const Two<V> k_ln2 =
+      Two<V>{k * 0x1.62e42feep-1, V{}} + Two<V>{scale.hi, V(scale.lo + k * 1.1612227229362532e-26)};
   return k_ln2 + Two<V>{V(2 * sum.hi), V(2 * sum.lo)};
 }
 

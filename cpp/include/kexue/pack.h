@@ -99,8 +99,7 @@ constexpr int register_bytes = 16;
 #endif
 
 template <class V>
-using bits_t =
-    Pack<typename ValueTraits<element_t<V>>::Bits, lanes<V>>;
+using bits_t = Pack<typename ValueTraits<element_t<V>>::Bits, lanes<V>>;
 
 template <class M, class V>
 KX_FN V select(M condition, V yes, V no) {
@@ -127,7 +126,8 @@ KX_FN element_t<V> lane(V v, int i) {
   }
 }
 
-// The first lane of a register, for a value that is the same in all; a register of results as it is.
+// The first lane of a register, for a value that is the same in all; a register of results as it
+// is.
 template <class R, class V>
 KX_FN R first(V v) {
   if constexpr (lanes<R> == lanes<V>) {

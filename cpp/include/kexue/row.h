@@ -119,9 +119,7 @@ struct RowFlags {
   const char* data;  // null: all true
   using Raw = Pack<unsigned char, lanes<V>>;
   KX_FN static auto test(Raw raw) { return convert<bits_t<V>>(raw) != bits_t<V>{}; }
-  KX_FN auto operator[](Full at) const {
-    return test(data ? load<Raw>(data + at.i) : Raw{} + 1);
-  }
+  KX_FN auto operator[](Full at) const { return test(data ? load<Raw>(data + at.i) : Raw{} + 1); }
   KX_FN auto operator[](Part at) const {
     return test(data ? load_part<Raw>(data + at.i, at.count) : Raw{} + 1);
   }

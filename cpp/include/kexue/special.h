@@ -21,28 +21,6 @@
 namespace kexue {
 inline namespace KX_ISA {
 
-// What `each` finds of the values kept by gather: all of them, or none.
-template <class E>
-struct Kept {
-  const E* data;
-  index size;
-#if !defined(__CUDACC__)
-  template <class V>
-  KX_FN V get(Full at, int k) const {
-    return load<V>(data + k * size + at.i);
-  }
-  template <class V>
-  KX_FN V get(Part at, int k) const {
-    return load<V>(data + k * size + at.i);
-  }
-#endif
-  template <class V>
-  KX_FN V get(index i, int k) const {
-    return load<V>(data + (k * size + i) * lanes<V>);
-  }
-};
-struct NothingKept {};
-
 template <class V, class E, class I, class F>
 KX_FN V recall(Kept<E> kept, I i, F) {
   return kept.template get<V>(i, 0);
@@ -395,8 +373,8 @@ struct LogSoftmaxVjp {
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R inverse = inverse_of(s.sum), total = s.top + s.others;
-    const R winner = select(s.sum.rest < splat<R>(1),
-                            R(s.sum.rest * inverse * total - s.others), splat<R>(not_a_number));
+    const R winner = select(s.sum.rest < splat<R>(1), R(s.sum.rest * inverse * total - s.others),
+                            splat<R>(not_a_number));
     return {s.sum.max, inverse, R(s.sum.rest * inverse), total, winner, s.ups, s.downs};
   }
   // The limit of g_i - p_i sum(g) over the infinite g: 0 without any, NaN where it is not unique.
@@ -572,9 +550,8 @@ struct ScaledSoftmax {
   template <class R, class K, class I, class X, class M, class S>
   KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask, S) const {
     using V = Plain<decltype(x[i])>;
-    const V e = recall<V>(kept, i, [&] {
-      return weight<V>(x[i], splat<V>(row.max), splat<V>(row.scale));
-    });
+    const V e =
+        recall<V>(kept, i, [&] { return weight<V>(x[i], splat<V>(row.max), splat<V>(row.scale)); });
     return select(mask[i], V(e * splat<V>(row.inverse)), V{});
   }
 };
@@ -601,8 +578,8 @@ struct EntropyScaleOfMask {
   template <class Team, class M>
   KX_FN auto gather(const Team& team, M mask) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>(
-        [&](auto i) { return Sums<V, 1>{select(mask[i], splat<V>(1), V{})}; });
+    const auto s =
+        team.template sum<1>([&](auto i) { return Sums<V, 1>{select(mask[i], splat<V>(1), V{})}; });
     return State<typename Team::Result>{s[0]};
   }
   template <class R>
@@ -676,8 +653,7 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
   if constexpr (sizeof(T) == sizeof(double)) {
     const Two<V> d = two_sum(t.a, V(-top.a));
     const auto far = !(abs(d.hi) < splat<V>(4000.0));
-    const Exponential<V> x =
-        exp_reduce<T>(select(far, V{}, d.hi), select(far, V{}, d.lo));
+    const Exponential<V> x = exp_reduce<T>(select(far, V{}, d.hi), select(far, V{}, d.lo));
     const V b = normal_magnitude(t.b), bk = normal_magnitude(top.b);
     const Binary<V> m = split_binary(b), mk = split_binary(bk);
     const V lift = shift_of(t.b) - shift_of(top.b);
@@ -755,8 +731,8 @@ struct LogsumexpWeighted {
     const auto b_leads = b.top.key > a.top.key;
     const Term<R> top = {select(b_leads, b.top.key, a.top.key), select(b_leads, b.top.a, a.top.a),
                          select(b_leads, b.top.b, a.top.b)};
-    const Term<R> other = {select(b_leads, a.top.key, b.top.key),
-                           select(b_leads, a.top.a, b.top.a), select(b_leads, a.top.b, b.top.b)};
+    const Term<R> other = {select(b_leads, a.top.key, b.top.key), select(b_leads, a.top.a, b.top.a),
+                           select(b_leads, a.top.b, b.top.b)};
     const R mine = select(b_leads, b.rest, a.rest), theirs = 1 + select(b_leads, a.rest, b.rest);
     return {top, mine + theirs * term_ratio<T>(other, top)};
   }
@@ -769,8 +745,8 @@ struct LogsumexpWeighted {
       // The largest term may be small although its parts are not: add them in twice the precision.
       // Where the sum cancels, its weight does so in |b (1 + rest)|, before the logarithm.
       const R b = abs(s.top.b), product = b * abs(R(one + s.rest));
-      const auto cancels = (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) &
-                           (product < splat<R>(1e300));
+      const auto cancels =
+          (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) & (product < splat<R>(1e300));
       const auto ordinary = abs(s.top.key) < splat<R>(infinity);
       const Two<R> l = log_two(select(ordinary, select(cancels, product, b), one));
       const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
@@ -963,17 +939,27 @@ struct LogsumexpBounds {
     const auto s = team.template sum<7>([&](auto i) {
       const V v = x[i], w = p[i], one = splat<V>(1);
       const V bend = bent(select(w == splat<V>(top), V{}, V(log(w) - log_top)));
-      return Sums<V, 7>{v, one, w, times_or_skip(w, v), times_or_skip(w, bend),
-                        select(w >= V{}, V{}, one), select(v == v, V{}, one)};
+      return Sums<V, 7>{v,
+                        one,
+                        w,
+                        times_or_skip(w, v),
+                        times_or_skip(w, bend),
+                        select(w >= V{}, V{}, one),
+                        select(v == v, V{}, one)};
     });
     return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5], s[6]};
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     const R top = maximum(a.top, b.top);
-    return {maximum(a.max, b.max), a.sum + b.sum,       a.count + b.count,
-            top,                   a.weights + b.weights, a.moment + b.moment,
-            lowered(a, top) + lowered(b, top), a.negative + b.negative,
+    return {maximum(a.max, b.max),
+            a.sum + b.sum,
+            a.count + b.count,
+            top,
+            a.weights + b.weights,
+            a.moment + b.moment,
+            lowered(a, top) + lowered(b, top),
+            a.negative + b.negative,
             a.unordered + b.unordered};
   }
   // sum(p bent(v)) of a block, for a larger maximum of p
@@ -1036,8 +1022,8 @@ struct LogsumexpLipschitz {
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
-    return {kexue::merge<T>(a.x, b.x), kexue::merge<T>(a.y, b.y),
-            maximum(a.distance, b.distance), a.unordered + b.unordered};
+    return {kexue::merge<T>(a.x, b.x), kexue::merge<T>(a.y, b.y), maximum(a.distance, b.distance),
+            a.unordered + b.unordered};
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {

@@ -158,10 +158,15 @@ struct RowTeam {
 
   template <int K, class F>
   KX_FN Sums<Result, K> sum(F f) const {
-    constexpr index run = few_terms * width;
+    constexpr index run = few_terms * width, long_run = few_terms * run;
     Sums<Wide, K> s = {};
-    for (index i = 0; i < n; i += run) {
-      s.add(widened(few<K>(i, i + run < n ? i + run : n, f)));
+    for (index i = 0; i < n; i += long_run) {
+      const index end = i + long_run < n ? i + long_run : n;
+      Sums<Wide, K> some = {};
+      for (index j = i; j < end; j += run) {
+        some.add(widened(few<K>(j, j + run < end ? j + run : end, f)));
+      }
+      s.add(some);
     }
     Sums<Result, K> total;
     KX_UNROLL
@@ -182,7 +187,7 @@ struct RowTeam {
   }
 
  private:
-  using Wide = Pack<R, width * int(sizeof(Element)) / int(sizeof(R))>;
+  using Wide = Pack<R, width* int(sizeof(Element)) / int(sizeof(R))>;
 
   template <int K, class F>
   KX_FN Sums<V, K> few(index i, index end, F f) const {
@@ -215,6 +220,28 @@ struct RowTeam {
 };
 
 #endif
+
+// What `each` finds of the values kept by gather: all of them, or none.
+template <class E>
+struct Kept {
+  const E* data;
+  index size;
+#if !defined(__CUDACC__)
+  template <class V>
+  KX_FN V get(Full at, int k) const {
+    return load<V>(data + k * size + at.i);
+  }
+  template <class V>
+  KX_FN V get(Part at, int k) const {
+    return load<V>(data + k * size + at.i);
+  }
+#endif
+  template <class V>
+  KX_FN V get(index i, int k) const {
+    return load<V>(data + (k * size + i) * lanes<V>);
+  }
+};
+struct NothingKept {};
 
 }  // namespace KX_ISA
 }  // namespace kexue

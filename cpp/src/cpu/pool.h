@@ -7,7 +7,8 @@ namespace kexue {
 
 using Job = void (*)(void* context, long long job);
 
-// Runs job(context, 0 .. jobs - 1), in any order, on up to num_threads() threads, this one included.
+// Runs job(context, 0 .. jobs - 1), in any order, on up to num_threads() threads, this one
+// included.
 void parallel_jobs(long long jobs, Job job, void* context);
 
 int num_threads();

@@ -17,13 +17,13 @@
 namespace kexue {
 inline namespace KX_ISA {
 
-constexpr int block_size = 4096;      // elements of a row worked on while in the first-level cache
-constexpr index row_chunk = 65536;    // elements of a long row that are one job
-constexpr int tile_rows = 64;         // rows of a tile
-constexpr int tile_size = 32;         // core indices of a tile
-constexpr index lane_chunk = 2048;    // core indices of a tile's long rows that are one job
-constexpr index short_row = 32;       // up to here rows go by lanes
-constexpr index job_elements = 32768; // about this much work makes a job
+constexpr int block_size = 4096;       // elements of a row worked on while in the first-level cache
+constexpr index row_chunk = 65536;     // elements of a long row that are one job
+constexpr int tile_rows = 64;          // rows of a tile
+constexpr int tile_size = 32;          // core indices of a tile
+constexpr index lane_chunk = 2048;     // core indices of a tile's long rows that are one job
+constexpr index short_row = 32;        // up to here rows go by lanes
+constexpr index job_elements = 32768;  // about this much work makes a job
 constexpr index kept_bytes = 24576;    // of values kept between the sweeps over a row
 static_assert(tile_rows * tile_size <= block_size, "one buffer serves both");
 
@@ -317,7 +317,8 @@ struct RowLoop {
   }
 
   template <class Done, class... R>
-  void write_block(const Done& done, index i0, index end, const Term* keep, index r, R&... in) const {
+  void write_block(const Done& done, index i0, index end, const Term* keep, index r,
+                   R&... in) const {
     if constexpr (writes_rows) {
       const Operand& op = *outputs.vector;
       TileBuffer<T> strided;
@@ -388,12 +389,11 @@ struct RowLoop {
       Lanes side{};
       for (int j = 0; j < count; ++j) {
         (in.row(r0 + j), ...);
-        const State s = chunks <= 1 ? gather_chunk(0, n, keep, in...)
-                                    : merge_tree(0, chunks, [&](index c) {
-                                        const index end = (c + 1) * row_chunk;
-                                        return gather_chunk(c * row_chunk, end < n ? end : n,
-                                                            nullptr, in...);
-                                      });
+        const State s =
+            chunks <= 1 ? gather_chunk(0, n, keep, in...) : merge_tree(0, chunks, [&](index c) {
+              const index end = (c + 1) * row_chunk;
+              return gather_chunk(c * row_chunk, end < n ? end : n, nullptr, in...);
+            });
         set_lane<W>(side, s, j);
         if constexpr (writes_rows) write_block(fn.finish(s), 0, n, keep, r0 + j, in...);
       }
@@ -513,7 +513,8 @@ struct RowLoop {
   template <class... R>
   void lane_write_with(const Lanes* state, index r0, int count, index c, R&&... in) {
     const index end = (c + 1) * lane_chunk;
-    write_tiles(state, r0, count, c * lane_chunk, end < call.n ? end : call.n, nullptr, false, in...);
+    write_tiles(state, r0, count, c * lane_chunk, end < call.n ? end : call.n, nullptr, false,
+                in...);
   }
 
   void add_invalid(const RowLoop& part) {
@@ -614,13 +615,13 @@ class CpuEngine {
 
   template <class T, class E = T, class Fn, class First, class... In>
   long long reduce(const Fn& fn, Outputs<E, T> to, First first, In... in) {
-    return RowLoop<Fn, E, T, false, First, In...>{fn, call_, to}.run(
-        goes_by_lanes(call_, first.op), first, in...);
+    return RowLoop<Fn, E, T, false, First, In...>{fn, call_, to}.run(goes_by_lanes(call_, first.op),
+                                                                     first, in...);
   }
   template <class T, class Fn, class First, class... In>
   long long transform(const Fn& fn, Outputs<T, T> to, First first, In... in) {
-    return RowLoop<Fn, T, T, true, First, In...>{fn, call_, to}.run(
-        goes_by_lanes(call_, first.op), first, in...);
+    return RowLoop<Fn, T, T, true, First, In...>{fn, call_, to}.run(goes_by_lanes(call_, first.op),
+                                                                    first, in...);
   }
 
   struct Scratch {
