@@ -69,6 +69,7 @@ void every_kernel() {
       for (const auto& shape : shapes) {
         for (const bool across : {false, true}) {
           std::vector<Array> arrays;
+          arrays.reserve(max_operands);  // layouts point into them
           Layout layouts[max_operands];
           for (int k = 0; k < signature.operands; ++k) {
             const OperandKind& kind = signature.operand[k];

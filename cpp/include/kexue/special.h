@@ -686,7 +686,7 @@ KX_FN auto same_term(Term<V> t, Term<V> top) {
 template <class R>
 struct WeightedLogSum {
   Term<R> top;
-  R rest;  // (S / top term) - 1; -1 for an empty sum
+  R total, rest;  // S / top term and that minus 1, each to its own relative accuracy
 };
 
 template <class T, class Team, class X, class B, class M>
@@ -702,14 +702,16 @@ KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
   const Term<V> top = {splat<V>(leader.key), splat<V>(leader.a), splat<V>(leader.b)};
   const auto s = team.template sum<2>([&](auto i) {
     const Term<V> t = term(i);
-    const auto tie = same_term(t, top);
-    const V ratio = term_ratio<T>(t, top);
     const V one = splat<V>(1);
+    // Terms as large as the top one are counted, so that opposite ones leave nothing behind.
+    const auto same = same_term(t, top), opposite = same_term({t.key, t.a, V(-t.b)}, top);
+    const auto tie = same | opposite;
+    const V ratio = term_ratio<T>(t, top), side = select(opposite, -one, one);
     const auto infinite = (top.key == splat<V>(infinity)) & (t.key == top.key);
     return Sums<V, 2>{select(tie, V{}, select(infinite, V(ratio - one), ratio)),
-                      select(tie, one, select(infinite, one, V{}))};
+                      select(tie, side, select(infinite, one, V{}))};
   });
-  return WeightedLogSum<R>{leader, s[0] + (s[1] - 1)};
+  return WeightedLogSum<R>{leader, s[0] + s[1], s[0] + (s[1] - 1)};
 }
 
 // (n),(n),mask(n)?->(),()?
@@ -733,18 +735,20 @@ struct LogsumexpWeighted {
                          select(b_leads, b.top.b, a.top.b)};
     const Term<R> other = {select(b_leads, a.top.key, b.top.key), select(b_leads, a.top.a, b.top.a),
                            select(b_leads, a.top.b, b.top.b)};
-    const R mine = select(b_leads, b.rest, a.rest), theirs = 1 + select(b_leads, a.rest, b.rest);
-    return {top, mine + theirs * term_ratio<T>(other, top)};
+    const R more = select(b_leads, a.total, b.total) * term_ratio<T>(other, top);
+    return {top, select(b_leads, b.total, a.total) + more, select(b_leads, b.rest, a.rest) + more};
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {
     const R one = splat<R>(1), least = splat<R>(-infinity);
-    const R from_rest = select(s.rest < -one, log(R(-one - s.rest)), log1p(s.rest));
-    R value = s.top.key + from_rest;
+    const R from_rest = select(s.total < R{}, log(R(-s.total)), log1p(s.rest));
+    // Near 0 the total knows more than the rest.
+    const R small = select(abs(s.total) < splat<R>(0.5), log(abs(s.total)), from_rest);
+    R value = s.top.key + small;
     if constexpr (sizeof(T) == sizeof(double)) {
       // The largest term may be small although its parts are not: add them in twice the precision.
-      // Where the sum cancels, its weight does so in |b (1 + rest)|, before the logarithm.
-      const R b = abs(s.top.b), product = b * abs(R(one + s.rest));
+      // Where the sum cancels, its weight does so in |b total|, before the logarithm.
+      const R b = abs(s.top.b), product = b * abs(s.total);
       const auto cancels =
           (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) & (product < splat<R>(1e300));
       const auto ordinary = abs(s.top.key) < splat<R>(infinity);
@@ -752,10 +756,11 @@ struct LogsumexpWeighted {
       const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
       const Two<R> rest = log1p_two(select(cancels, R{}, s.rest));
       const Two<R> all = sum + rest;
-      value = select(ordinary & (abs(from_rest) < splat<R>(infinity)), all.hi, value);
+      const auto sound = cancels | (s.rest > splat<R>(-0.5));
+      value = select(ordinary & sound & (abs(small) < splat<R>(infinity)), all.hi, value);
     }
     const R side = select(s.top.b < R{}, -one, one);
-    const R total = 1 + s.rest;
+    const R total = s.total;
     R sign = select(total < R{}, R(-side), select(total > R{}, side, R(total + s.top.key * 0)));
     sign = select(total == R{}, R{}, sign);
     value = select(total == R{}, least, value);
@@ -787,7 +792,7 @@ struct LogsumexpWeightedVjp {
   }
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
-    const R factor = s.g / (1 + s.sum.rest);
+    const R factor = s.g / s.sum.total;
     const Term<R> top = s.sum.top;
     return {top.key, top.a, top.b, select(top.key == splat<R>(-infinity), R{}, factor)};
   }
