@@ -79,7 +79,10 @@ def refusal(name: str, xp: Any = None, caller: str = "use_backend") -> str | Non
             return None
         if xp is np:
             return "it takes CuPy arrays, and these are NumPy arrays"
-        return _device.load()[1] or None
+        reason = _device.load()[1]
+        if not reason and xp is None and not cupy_state()[0]:
+            reason = cupy_state()[1]
+        return reason or None
     if not on_host:
         return "it takes NumPy arrays, and these are CuPy arrays"
     if core is None:
