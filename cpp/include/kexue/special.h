@@ -131,7 +131,6 @@ KX_FN V term_of(R max, R factor, K kept, I i, V x) {
   return select(x == splat<V>(max), splat<V>(factor), value);
 }
 
-// e^(b - a) for b <= a, 1 where they are equal.
 template <class T, class R>
 KX_FN LogSum<R> merge(LogSum<R> a, LogSum<R> b) {
   const R max = maximum(a.max, b.max);
