@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kexue_native.special import reference
+from kexue_native.special.reductions import reference
 
 Call = Callable[[], Any]
 Builder = Callable[["Problem", np.ndarray, int], Call]

@@ -14,7 +14,7 @@ import numpy as np
 import kexue_native as kn
 import oracle
 from kexue_native._limits import LIMITS, SCALE_GROWTH
-from kexue_native.special import reference
+from kexue_native.special.reductions import reference
 
 # NumPy states no bound for its float64 exp, expm1, log and log1p; measured over 5e6 arguments each,
 # NumPy 2.4 with AVX-512 stays below 0.75 ULP, other builds call the platform's own. The reference,

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 import kexue_native as kn
 import oracle
 from cases import BY_ID, CASES
-from kexue_native.special import reference
+from kexue_native.special.reductions import reference
 
 # One example is one call of some microseconds; a fixture per test, not per example, is intended.
 fast = settings(

@@ -47,3 +47,26 @@ inline Operand packed_scalars(const Call& call, void* data, long long bytes) {
 
 }  // namespace KX_ISA
 }  // namespace kexue
+
+// A kernel is a function template name<T>(engine, call); its line in a table NAME_entries<Engine>.
+#define KX_RUN(name, T)                \
+  +[](const Call& call) -> long long { \
+    Engine engine(call);               \
+    return name<T>(engine, call);      \
+  }
+#define KX_KERNEL(name, signature, parameters)                                              \
+  {                                                                                         \
+    #name, signature, parameters, {                                                         \
+      KX_RUN(name, double), KX_RUN(name, float), KX_RUN(name, Half), KX_RUN(name, Bfloat16) \
+    }                                                                                       \
+  }
+
+// The table of a part, for one engine.
+#define KX_TABLE(part, Engine)                                                        \
+  namespace kexue {                                                                   \
+  inline namespace KX_ISA {                                                           \
+  extern const Table part##_table;                                                    \
+  const Table part##_table = {#part, part##_entries<Engine>,                          \
+                              sizeof part##_entries<Engine> / sizeof(Entry)};         \
+  }                                                                                   \
+  }

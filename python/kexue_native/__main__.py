@@ -23,7 +23,7 @@ import kexue_native as kn
 from . import _backends, _device
 from ._arrays import Array
 from ._limits import LIMITS, SCALE_GROWTH, ulp_error
-from .special import reference
+from .special.reductions import reference
 
 Wide = np.longdouble if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps else np.float64
 SCALE = 0.7

@@ -97,17 +97,20 @@ def refusal(name: str, xp: Any = None, caller: str = "use_backend") -> str | Non
     return f"level {level} was not built"
 
 
-def choose(family: str, call: Call, backend: str | None = None) -> Any:
-    """The module whose kernels run `call`: as named, else the best for where the arrays are."""
+def choose(part: str, call: Call, backend: str | None = None) -> Any:
+    """The module whose kernels run `call`: as named, else the best for where the arrays are.
+
+    `part` is the package of the public function, "special.reductions" for instance.
+    """
     if backend is None:
         backend = _current.get()
     try:
-        return _chosen[family, backend, call.xp]
+        return _chosen[part, backend, call.xp]
     except (KeyError, TypeError):
-        return _resolve(family, call, backend)
+        return _resolve(part, call, backend)
 
 
-def _resolve(family: str, call: Call, backend: str | None) -> Any:
+def _resolve(part: str, call: Call, backend: str | None) -> Any:
     if backend is None:
         best = "cpu" if call.xp is np else "cuda"
         name = "reference" if refusal(best, call.xp) else best
@@ -122,11 +125,11 @@ def _resolve(family: str, call: Call, backend: str | None) -> Any:
         )
     if name.startswith("cpu"):
         level = name.partition(":")[2] or levels()[-1]
-        module = getattr(getattr(core, level), family)
+        module = getattr(getattr(core, level), part.rpartition(".")[2])
     else:
-        module = import_module(f"kexue_native.{family}.{name}")
+        module = import_module(f"kexue_native.{part}.{name}")
     if name != "cuda" or call.xp is not np:  # the test hook can be taken away again
-        _chosen[family, backend, call.xp] = module
+        _chosen[part, backend, call.xp] = module
     return module
 
 

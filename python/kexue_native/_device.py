@@ -6,7 +6,8 @@ neither waits for the device nor copies anything.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ def load() -> tuple[ModuleType | None, str]:
         return None, f"the CUDA module does not load: {error}"
 
 
-def launch(family: str, name: str, *arguments: Any) -> int:
+def launch(part: str, name: str, *arguments: Any) -> int:
     """Run a kernel on the device of its first array, on the current stream."""
     like = arguments[0]
     kept: list[Array] = []
@@ -48,12 +49,23 @@ def launch(family: str, name: str, *arguments: Any) -> int:
         return pointer(value), value.shape, value.strides, value.dtype.char
 
     if isinstance(like, np.ndarray):
-        kernels, stream = getattr(_backends.cuda_on_host, family), 0
+        kernels, stream = getattr(_backends.cuda_on_host, part), 0
         getattr(kernels, name)(allocate, stream, like.dtype.char, *map(hand_over, arguments))
         return 0
     module, _ = load()
     with like.device:
         stream = namespace(like).cuda.get_current_stream().ptr
-        kernel = getattr(getattr(module, family), name)
+        kernel = getattr(getattr(module, part), name)
         kernel(allocate, stream, like.dtype.char, *map(hand_over, arguments))
     return 0
+
+
+def kernels(part: str) -> Callable[[str], Callable[..., int]]:
+    """``__getattr__`` of a module whose functions are the part's kernels."""
+
+    def find(name: str) -> Callable[..., int]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(launch, part, name)
+
+    return find

@@ -8,7 +8,7 @@
 
 #include "rows.h"
 #include "signature.h"
-#include "special_kernels.h"
+#include "kernels/reductions.h"
 
 using namespace kexue;
 
@@ -63,7 +63,7 @@ struct Array {
 void every_kernel() {
   const long long shapes[][2] = {{1, 1},     {3, 7},    {5, 33},  {70, 10}, {2, 4097},
                                  {1, 70000}, {9, 2100}, {65, 40}, {4, 0}};
-  for (const Entry& entry : special_entries<CpuEngine>) {
+  for (const Entry& entry : reductions_entries<CpuEngine>) {
     const Signature signature(entry.signature);
     for (int dtype = 0; dtype < dtypes; ++dtype) {
       for (const auto& shape : shapes) {

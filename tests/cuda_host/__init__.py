@@ -5,6 +5,7 @@
 
 import ctypes
 import hashlib
+import itertools
 import os
 import platform
 import shlex
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def _flags():
 
 def missing():
     """Why the kernels cannot be built here, or None."""
-    if not (ROOT / "cpp" / "src" / "cuda" / "special.cu").is_file():
+    if not (ROOT / "cpp" / "src" / "cuda" / "reductions.cu").is_file():
         return "the C++ sources are not beside the tests"
     if platform.system() == "Windows":
         return "there are no fibers of this kind on Windows"
@@ -102,11 +103,12 @@ def build():
     return library
 
 
-class Family:
+class Part:
     """Kernels by name: kernel(allocate, stream, dtype, *arguments), as the CUDA module has them."""
 
-    def __init__(self, library, names):
+    def __init__(self, library, number, names):
         self._library = library
+        self._number = number
         self._names = names
 
     def __dir__(self):
@@ -130,7 +132,13 @@ class Family:
             message = ctypes.create_string_buffer(200)
             packed = (_Argument * len(arguments))(*map(_argument, arguments))
             status = self._library.kx_call(
-                name.encode(), len(arguments), packed, allocate_memory, message, len(message)
+                self._number,
+                name.encode(),
+                len(arguments),
+                packed,
+                allocate_memory,
+                message,
+                len(message),
             )
             if failed:
                 raise failed[0]
@@ -162,9 +170,14 @@ class Kernels:
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
-        names = (ctypes.c_char_p * 100)()
-        count = self._library.kx_names(names, len(names))
-        self.special = Family(self._library, {name.decode() for name in names[:count]})
+        self._library.kx_part.restype = self._library.kx_kernel.restype = ctypes.c_char_p
+        for number in itertools.count():
+            part = self._library.kx_part(number)
+            if part is None:
+                break
+            names = map(partial(self._library.kx_kernel, number), itertools.count())
+            names = {name.decode() for name in itertools.takewhile(bool, names)}
+            setattr(self, part.decode(), Part(self._library, number, names))
 
     @contextmanager
     def limits(self, *, warp_by_warp=False, **limits):

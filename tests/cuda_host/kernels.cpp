@@ -1,6 +1,7 @@
 // The CUDA kernels as a plain C library that runs them on the CPU.
 #include "cpp/src/arguments.h"
-#include "cpp/src/cuda/special.cu"
+#include "cpp/src/cuda/reductions.cu"
+#include "cpp/src/parts.h"
 
 #include <cstring>
 
@@ -17,20 +18,25 @@ struct KxArgument {
   char type[8];
 };
 
-int kx_names(const char** names, int most) {
-  const kexue::Table& table = kexue::special_table;
-  for (int k = 0; k < table.size && k < most; ++k) names[k] = table.entries[k].name;
-  return table.size;
+static const kexue::Table* const tables[] = {
+#define KX_TABLE_OF(part) &kexue::part##_table,
+    KX_PARTS(KX_TABLE_OF)};
+
+const char* kx_part(int p) {
+  return p < int(sizeof tables / sizeof tables[0]) ? tables[p]->family : nullptr;
+}
+const char* kx_kernel(int p, int k) {
+  return k < tables[p]->size ? tables[p]->entries[k].name : nullptr;
 }
 
 // 0, or 1 and a message.
-int kx_call(const char* name, int count, const KxArgument* arguments, void* (*allocate)(long long),
+int kx_call(int part, const char* name, int count, const KxArgument* arguments, void* (*allocate)(long long),
             char* message, int room) {
   const auto refuse = [&](const char* why) {
     std::snprintf(message, size_t(room), "%s", why);
     return 1;
   };
-  const kexue::Table& table = kexue::special_table;
+  const kexue::Table& table = *tables[part];
   const kexue::Entry* entry = nullptr;
   for (int k = 0; k < table.size; ++k) {
     if (std::strcmp(table.entries[k].name, name) == 0) entry = &table.entries[k];

@@ -5,7 +5,8 @@
 namespace nb = nanobind;
 
 namespace kexue::cuda {
-extern const Table special_table;
+#define KX_DECLARE(part) extern const Table part##_table;
+KX_PARTS(KX_DECLARE)
 }
 
 namespace {
@@ -91,6 +92,7 @@ struct Binding : kexue::BoundKernel {
 }  // namespace
 
 NB_MODULE(_cuda, m) {
-  kexue::bind_table<Binding>(m, kexue::cuda::special_table);
+#define KX_BIND(part) kexue::bind_table<Binding>(m, kexue::cuda::part##_table);
+  KX_PARTS(KX_BIND)
   m.attr("version") = KX_VERSION;
 }

@@ -1,32 +1,40 @@
 // The Python module _core: binds the tables of kernels, knows no function by name.
 #include "../cpu/pool.h"
+#include "../parts.h"
 #include "table.h"
 
 namespace nb = nanobind;
 
-#define KX_FOR_TABLES(level)        \
-  namespace kexue::level {          \
-  extern const Table special_table; \
-  }
+#define KX_DECLARE(part) extern const Table part##_table;
 #if defined(KX_LEVEL_V2)
-KX_FOR_TABLES(v2)
+namespace kexue::v2 {
+KX_PARTS(KX_DECLARE)
+}
 #endif
 #if defined(KX_LEVEL_V3)
-KX_FOR_TABLES(v3)
+namespace kexue::v3 {
+KX_PARTS(KX_DECLARE)
+}
 #endif
 #if defined(KX_LEVEL_V4)
-KX_FOR_TABLES(v4)
+namespace kexue::v4 {
+KX_PARTS(KX_DECLARE)
+}
 #endif
 #if defined(KX_LEVEL_BASE)
-KX_FOR_TABLES(base)
+namespace kexue::base {
+KX_PARTS(KX_DECLARE)
+}
 #endif
 
+#define KX_COUNT(part) +1
+constexpr int parts = KX_PARTS(KX_COUNT);
 namespace {
 
 struct Level {
   const char* name;
   bool supported;
-  const kexue::Table* tables[1];
+  const kexue::Table* tables[parts];
 };
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -42,19 +50,23 @@ bool has_v4() {
 }
 #endif
 
+#define KX_TABLE_OF_V2(part) &kexue::v2::part##_table,
+#define KX_TABLE_OF_V3(part) &kexue::v3::part##_table,
+#define KX_TABLE_OF_V4(part) &kexue::v4::part##_table,
+#define KX_TABLE_OF_BASE(part) &kexue::base::part##_table,
 const Level* levels(int& count) {
   static const Level all[] = {
 #if defined(KX_LEVEL_V2)
-      {"v2", has_v2(), {&kexue::v2::special_table}},
+      {"v2", has_v2(), {KX_PARTS(KX_TABLE_OF_V2)}},
 #endif
 #if defined(KX_LEVEL_V3)
-      {"v3", has_v3(), {&kexue::v3::special_table}},
+      {"v3", has_v3(), {KX_PARTS(KX_TABLE_OF_V3)}},
 #endif
 #if defined(KX_LEVEL_V4)
-      {"v4", has_v4(), {&kexue::v4::special_table}},
+      {"v4", has_v4(), {KX_PARTS(KX_TABLE_OF_V4)}},
 #endif
 #if defined(KX_LEVEL_BASE)
-      {"base", true, {&kexue::base::special_table}},
+      {"base", true, {KX_PARTS(KX_TABLE_OF_BASE)}},
 #endif
   };
   count = int(sizeof all / sizeof all[0]);

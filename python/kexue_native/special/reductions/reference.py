@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import Array, namespace, narrow, widen
+from ..._arrays import Array, namespace, narrow, widen
 
 _quiet = np.errstate(all="ignore")  # infinities and NaN are values here, not accidents
 _inf = float("inf")

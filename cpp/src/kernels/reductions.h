@@ -1,9 +1,9 @@
-// The kernels of the special family: which row function runs on which operands. An engine (rows.h
-// on the CPU, rows.cuh on the GPU) knows how; this text is compiled once per engine.
+// The kernels of the logsumexp family: which row function runs on which operands. An engine
+// (cpu/rows.h, cuda/engine.h) knows how; this text is compiled once per engine.
 #pragma once
 
-#include "engine.h"
-#include "kexue/special.h"
+#include "../engine.h"
+#include "kexue/reductions.h"
 
 namespace kexue {
 inline namespace KX_ISA {
@@ -178,21 +178,8 @@ long long logsumexp_lipschitz(Engine& engine, const Call& call) {
                                    Vector<T>{y});
 }
 
-// The table, for an engine that is made from a call.
-#define KX_RUN(name, T)                \
-  +[](const Call& call) -> long long { \
-    Engine engine(call);               \
-    return name<T>(engine, call);      \
-  }
-#define KX_KERNEL(name, signature, parameters)                                              \
-  {                                                                                         \
-    #name, signature, parameters, {                                                         \
-      KX_RUN(name, double), KX_RUN(name, float), KX_RUN(name, Half), KX_RUN(name, Bfloat16) \
-    }                                                                                       \
-  }
-
 template <class Engine>
-constexpr Entry special_entries[] = {
+constexpr Entry reductions_entries[] = {
     KX_KERNEL(logsumexp, "(n),mask(n)?->()", 0),
     KX_KERNEL(logsumexp_vjp, "(n),(),mask(n)?->(n)", 0),
     KX_KERNEL(logsumexp_weighted, "(n),(n),mask(n)?->(),()?", 0),
@@ -212,9 +199,6 @@ constexpr Entry special_entries[] = {
     KX_KERNEL(logsumexp_bounds, "(n),(n)?->(),(),(),()", 2),
     KX_KERNEL(logsumexp_lipschitz, "(n),(n)->(),()", 0),
 };
-
-#undef KX_KERNEL
-#undef KX_RUN
 
 }  // namespace
 }  // namespace KX_ISA

@@ -1,0 +1,1065 @@
+// The logsumexp family (kexue.fm 9070, 8823, 9034). One text for every CPU level and the GPU.
+//
+// A row function has up to four steps, written on a team (team.h):
+//   gather(team, inputs...) -> State   sweeps over a block of a row
+//   merge(State, State) -> State       of two blocks of a row
+//   results(State) -> Results          the scalars of the row: values `out`, perhaps `invalid`
+//   finish(State) -> Done              the coefficients that each element needs
+//   each(done, kept, i, inputs...)     the value of element i, where the result has the row's shape
+// State and Done are packs or scalars throughout, so rows can be worked on side by side. `Term` is
+// the type of the steps along a row where it is not wide_t<T>, `kept` how many values a step keeps
+// for `each`.
+//
+// Leave one out: with m = max x and rest = sum of e^(x_i - m) without one of the largest,
+// log(sum(e^x)) = m + log1p(rest) and softmax_i = e^(x_i - m) / (1 + rest); 1 + rest is never
+// asked for what rest alone knows. Elements equal to m count as 1 each, whether m is finite or
+// not, which makes the limits at infinity come out of the same lines.
+#pragma once
+
+#include "team.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+template <class V, class E, class I, class F>
+KX_FN V recall(Kept<E> kept, I i, F) {
+  return kept.template get<V>(i, 0);
+}
+template <class V, class I, class F>
+KX_FN V recall(NothingKept, I, F compute) {
+  return compute();
+}
+// e^(x - m), 1 where x is m itself.
+template <class T, class V>
+KX_FN V relative_exp(V x, V m) {
+  return select(x == m, splat<V>(1), exp_difference<T>(x, m));
+}
+// scale (x - m), 0 where x is m itself and -inf where x is infinitely far from it; scale >= 0.
+template <class V>
+KX_FN V scaled_difference(V x, V m, V scale) {
+  const V d = x - m;
+  return select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d)));
+}
+// e^x for x <= 0, 0 where even a very large factor leaves nothing of it.
+template <class T, class V>
+KX_FN V exp_or_zero(V x) {
+  return select(x < splat<V>(-1000), V{}, exp_nonpositive<T>(x));
+}
+// a b, and 0 where a is 0 whatever b is.
+template <class V>
+KX_FN V times_or_skip(V a, V b) {
+  return select(a == V{}, a, V(a * b));
+}
+// a b, and 0 where a is 0 even if b is infinite.
+template <class V>
+KX_FN V times_or_zero(V a, V b) {
+  return select((a == V{}) & (b == b), a, V(a * b));
+}
+
+// The two sums every function of the family begins with.
+template <class R>
+struct LogSum {
+  R max, rest;
+};
+
+// A term as it is kept: its value in double, its parts in float.
+template <class V>
+constexpr int term_parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 3;
+template <class Team, class I, class V>
+KX_FN void keep_term(const Team& team, I i, Exp<V> e) {
+  if constexpr (term_parts<V> == 1) {
+    team.keep(i, e.value());
+  } else {
+    team.keep(i, e.scale, e.r, e.z);
+  }
+}
+template <class T, class Team, class X>
+KX_FN LogSum<typename Team::Result> log_sum(const Team& team, X x) {
+  using V = typename Team::Value;
+  using R = typename Team::Result;
+  const R max = team.max([&](auto i) { return x[i]; });
+  const V m = splat<V>(max);
+  R unit;
+  const ExpBase<V> base = exp_base<T, V>(max, unit);
+  const auto s = team.template sum<4>([&](auto i) {
+    const V v = x[i];
+    const auto tie = v == m;
+    const Exp<V> e = exp_term<T>(select(tie, base.still, v), base);  // inf - inf would spread
+    keep_term(team, i, e);
+    const V scale = select(tie, V{}, e.scale);
+    return Sums<V, 4>{scale, scale * e.r, scale * e.z, select(tie, splat<V>(1), V{})};
+  });
+  const R fraction = s[1] + s[2];
+  const R sum = s[0] + (fraction + (s[0] + fraction) * unit);
+  return {max, R(sum * element_t<R>(exp_lowered) + (s[3] - 1))};
+}
+
+// A factor of the row's terms that each element is multiplied by, in two parts of the terms' type.
+template <class T, class V, class R>
+struct TermFactor {
+  ExpBase<V> base;
+  V hi, lo;
+  KX_FN TermFactor(R max, R factor) {
+    R unit;
+    base = exp_base<T, V>(max, unit);
+    unit = (factor + factor * unit) * element_t<R>(exp_lowered);
+    hi = splat<V>(unit);
+    lo = V{};
+    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) lo = splat<V>(unit - first<R>(hi));
+  }
+};
+template <class V, class R, class E, class I, class F>
+KX_FN V term_times(const R& row, Kept<E> kept, I i, F) {
+  if constexpr (term_parts<V> == 1) {
+    return kept.template get<V>(i, 0) * row.hi;
+  } else {
+    const Exp<V> e = {kept.template get<V>(i, 0), kept.template get<V>(i, 1),
+                      kept.template get<V>(i, 2)};
+    return e.times(row.hi, row.lo);
+  }
+}
+template <class V, class R, class I, class F>
+KX_FN V term_times(const R& row, NothingKept, I, F compute) {
+  return compute().times(row.hi, row.lo);
+}
+
+// factor e^(x - max), and factor where x is max itself.
+template <class T, class R, class K, class I, class V>
+KX_FN V term_of(R max, R factor, K kept, I i, V x) {
+  const TermFactor<T, V, R> row(max, factor);
+  const V value = term_times<V>(row, kept, i, [&] { return exp_term<T>(x, row.base); });
+  return select(x == splat<V>(max), splat<V>(factor), value);
+}
+
+template <class T, class R>
+KX_FN LogSum<R> merge(LogSum<R> a, LogSum<R> b) {
+  const R max = maximum(a.max, b.max);
+  const R fa = relative_exp<T>(a.max, max), fb = relative_exp<T>(b.max, max);
+  // One of the two maxima is the merged one and stays out of the sum.
+  const R rest = select(a.max == max, R(a.rest + (1 + b.rest) * fb), R((1 + a.rest) * fa + b.rest));
+  return {max, rest};
+}
+
+// max + log1p(rest). A result in R's own type is rounded once, since the two may cancel.
+template <class T, class R>
+KX_FN R log_of(LogSum<R> s) {
+  const R plain = s.max + log1p(s.rest);
+  if constexpr (sizeof(T) < sizeof(element_t<R>)) return plain;
+  const R once = (Two<R>{s.max, R{}} + log1p_two(s.rest)).hi;
+  return select(abs(plain) < splat<R>(infinity), once, plain);
+}
+
+// 1 / (1 + rest), NaN for a row that is -inf throughout.
+template <class R>
+KX_FN R inverse_of(LogSum<R> s) {
+  return select(s.max == splat<R>(-infinity), splat<R>(not_a_number), R(1 / (1 + s.rest)));
+}
+
+// log(sum(e^x)).  (n),mask(n)?->()
+template <class T>
+struct Logsumexp {
+  using Term = term_t<T>;
+  template <class R>
+  using State = LogSum<R>;
+  template <class R>
+  struct Results {
+    R out[1];
+  };
+  template <class Team, class X, class M>
+  KX_FN auto gather(const Team& team, X x, M mask) const {
+    return log_sum<T>(team, masked(x, mask, -infinity));
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return kexue::merge<T>(a, b);
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    return {{log_of<T>(s)}};
+  }
+};
+
+// softmax_i = e^(x_i - m) / (1 + rest), and log(sum(e^x)) beside it.  (n),mask(n)?->(),(n)
+template <class T>
+struct Softmax : Logsumexp<T> {
+  static constexpr int kept = term_parts<term_t<T>>;
+  template <class R>
+  struct Done {
+    R max, inverse;
+  };
+  template <class R>
+  KX_FN Done<R> finish(LogSum<R> s) const {
+    return {s.max, inverse_of(s)};
+  }
+  template <class R, class K, class I, class X, class M>
+  KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask) const {
+    using V = Plain<decltype(x[i])>;
+    return select(mask[i], term_of<T>(row.max, row.inverse, kept, i, V(x[i])), V{});
+  }
+};
+
+// log(softmax_i) = (x_i - m) - log1p(rest).  (n),mask(n)?->(n)
+template <class T>
+struct LogSoftmax : Logsumexp<T> {
+  template <class R>
+  struct Done {
+    R max, log_rest;
+  };
+  template <class R>
+  KX_FN Done<R> finish(LogSum<R> s) const {
+    return {s.max, select(s.max == splat<R>(-infinity), splat<R>(not_a_number), log1p(s.rest))};
+  }
+  template <class R, class K, class I, class X, class M>
+  KX_FN auto each(const Done<R>& row, K, I i, X x, M mask) const {
+    using V = Plain<decltype(x[i])>;
+    const V v = x[i], m = splat<V>(row.max), log_rest = splat<V>(row.log_rest);
+    V below = (v - m) - log_rest;
+    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) {  // v - m with its rounding error
+      const V tail = splat<V>(row.log_rest - first<R>(log_rest));
+      const Two<V> d = two_sum(v, V(-m));
+      const Two<V> b = two_sum(d.hi, V(-log_rest));
+      const auto far = d.hi < splat<V>(-0x1p100);
+      below = select(far, V(d.hi - log_rest), V(b.hi + (b.lo + (d.lo - tail))));
+    }
+    return select(mask[i], select(v == m, V(-log_rest), below), splat<V>(-infinity));
+  }
+};
+
+// Gradient of logsumexp: g softmax_i, 0 for a row that is -inf throughout.  (n),(),mask(n)?->(n)
+template <class T>
+struct LogsumexpVjp {
+  using Term = term_t<T>;
+  static constexpr int kept = term_parts<term_t<T>>;
+  template <class R>
+  struct State {
+    LogSum<R> sum;
+    R g;
+  };
+  template <class R>
+  struct Done {
+    R max, factor;
+  };
+  template <class Team, class X, class M>
+  KX_FN auto gather(const Team& team, X x, typename Team::Result g, M mask) const {
+    return State<typename Team::Result>{log_sum<T>(team, masked(x, mask, -infinity)), g};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {kexue::merge<T>(a.sum, b.sum), a.g};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const auto nothing = s.sum.max == splat<R>(-infinity);
+    const R share = s.g / (1 + s.sum.rest);
+    return {s.sum.max, select(nothing, R{}, share)};
+  }
+  template <class R, class K, class I, class X, class G, class M>
+  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, M mask) const {
+    using V = Plain<decltype(x[i])>;
+    const V factor = splat<V>(row.factor);  // an undefined row is undefined throughout
+    const V value = term_of<T>(row.max, row.factor, kept, i, V(x[i]));
+    return select(mask[i], select(factor == factor, value, factor), V{});
+  }
+};
+
+// Gradient of softmax(scale x): scale p_i (h_i - sum(p h)), h = g - g at the largest x, so that a
+// saturated winner's own component keeps its relative accuracy.  (n),(n),mask(n)?,()->(n)
+template <class T>
+struct SoftmaxVjp {
+  template <class R>
+  struct State {
+    LogSum<R> sum;  // of |scale| x, with the sign of scale moved into x
+    R centre, dot, scale;
+  };
+  template <class R>
+  struct Done {
+    R max, centre, mean, factor, scale;
+  };
+  template <class V>
+  KX_FN static V key(V x, V scale) {
+    return select(scale < V{}, V(-x), x);
+  }
+  template <class V>
+  KX_FN static V weight(V key, V max, V scale) {
+    return exp_or_zero<T>(scaled_difference(key, max, abs(scale)));
+  }
+  template <class Team, class X, class G, class M>
+  KX_FN auto gather(const Team& team, X x, G g, M mask, typename Team::Result scale) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const V s = splat<V>(scale), least = splat<V>(-infinity);
+    const auto top = team.template top<1>([&](auto i) {
+      return Top<V, 1>{select(mask[i], key<V>(x[i], s), least), {select(mask[i], V(g[i]), V{})}};
+    });
+    const V m = splat<V>(top.key), centre = splat<V>(top.beside[0]);
+    const auto sums = team.template sum<3>([&](auto i) {
+      const V v = select(mask[i], key<V>(x[i], s), least);
+      const V e = weight(v, m, s);
+      const auto tie = v == m;
+      const V h = select(mask[i], V(g[i]), V{}) - centre;
+      return Sums<V, 3>{select(tie, V{}, e), select(tie, splat<V>(1), V{}), times_or_zero(e, h)};
+    });
+    return State<R>{{top.key, sums[0] + (sums[1] - 1)}, top.beside[0], sums[2], scale};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const auto b_leads = b.sum.max > a.sum.max;
+    const R max = maximum(a.sum.max, b.sum.max);
+    const R centre = select(b_leads, b.centre, a.centre);
+    const R fa = weight(a.sum.max, max, a.scale), fb = weight(b.sum.max, max, a.scale);
+    const R ta = (1 + a.sum.rest) * fa, tb = (1 + b.sum.rest) * fb;
+    const R rest = select(b_leads, R(ta + b.sum.rest), R(a.sum.rest + tb));
+    const R dot = a.dot * fa + times_or_zero(ta, R(a.centre - centre)) + b.dot * fb +
+                  times_or_zero(tb, R(b.centre - centre));
+    return {{max, rest}, centre, dot, a.scale};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const R inverse = inverse_of(s.sum);
+    return {s.sum.max, s.centre, s.dot * inverse, s.scale * inverse, s.scale};
+  }
+  template <class R, class K, class I, class X, class G, class M, class S>
+  KX_FN auto each(const Done<R>& row, K, I i, X x, G g, M mask, S) const {
+    using V = Plain<decltype(x[i])>;
+    const V s = splat<V>(row.scale);
+    const V e = weight(key<V>(x[i], s), splat<V>(row.max), s);
+    const V h = (g[i] - splat<V>(row.centre)) - splat<V>(row.mean);
+    return select(mask[i], times_or_zero(times_or_zero(e, h), splat<V>(row.factor)), V{});
+  }
+};
+
+// Gradient of log_softmax: g_i - p_i sum(g); for a winner that holds more than half of the mass
+// (1 - p) sum(g) - (sum of the other g). Infinite g are counted apart, for the limit that a sum
+// over finite ones goes to.  (n),(n),mask(n)?->(n)
+template <class T>
+struct LogSoftmaxVjp {
+  using Term = term_t<T>;
+  static constexpr int kept = term_parts<term_t<T>>;
+  template <class R>
+  struct State {
+    LogSum<R> sum;
+    R top, others;  // sums of g where x is the maximum, and elsewhere
+    R ups, downs;   // how many g are inf, and -inf
+  };
+  template <class R>
+  struct Done {
+    R max, inverse, rest, total, winner, ups, downs;
+  };
+  template <class Team, class X, class G, class M>
+  KX_FN auto gather(const Team& team, X x, G g, M mask) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const auto live = masked(x, mask, -infinity);
+    const LogSum<R> sum = log_sum<T>(team, live);
+    const V m = splat<V>(sum.max), one = splat<V>(1), all = splat<V>(infinity);
+    const auto sums = team.template sum<4>([&](auto i) {
+      const V own = select(mask[i], V(g[i]), V{});
+      const V finite = select(abs(own) == all, V{}, own);
+      const auto tie = live[i] == m;
+      return Sums<V, 4>{select(tie, finite, V{}), select(tie, V{}, finite),
+                        select(own == all, one, V{}), select(own == -all, one, V{})};
+    });
+    return State<R>{sum, sums[0], sums[1], sums[2], sums[3]};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
+    const auto a_in = a.sum.max == sum.max, b_in = b.sum.max == sum.max;
+    return {sum, select(a_in, a.top, R{}) + select(b_in, b.top, R{}),
+            a.others + b.others + select(a_in, R{}, a.top) + select(b_in, R{}, b.top),
+            a.ups + b.ups, a.downs + b.downs};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const R inverse = inverse_of(s.sum), total = s.top + s.others;
+    const R winner = select(s.sum.rest < splat<R>(1), R(s.sum.rest * inverse * total - s.others),
+                            splat<R>(not_a_number));
+    return {s.sum.max, inverse, R(s.sum.rest * inverse), total, winner, s.ups, s.downs};
+  }
+  // The limit of g_i - p_i sum(g) over the infinite g: 0 without any, NaN where it is not unique.
+  template <class V>
+  KX_FN static V infinite_part(V own, V p, V rest, V ups, V downs) {
+    const V one = splat<V>(1), all = splat<V>(infinity);
+    const auto up = own == all, down = own == -all;
+    const auto counts = p > V{}, alone = !(rest > V{});
+    const auto rises = (up & !alone) | ((select(down, V(downs - one), downs) > V{}) & counts);
+    const auto falls = (down & !alone) | ((select(up, V(ups - one), ups) > V{}) & counts);
+    return select(rises, select(falls, splat<V>(not_a_number), all), select(falls, -all, V{}));
+  }
+  template <class R, class K, class I, class X, class G, class M>
+  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G g, M mask) const {
+    using V = Plain<decltype(x[i])>;
+    const V v = x[i], m = splat<V>(row.max), own = g[i], winner = splat<V>(row.winner);
+    const V p = term_of<T>(row.max, row.inverse, kept, i, v);
+    const V finite = select(abs(own) == splat<V>(infinity), V{}, own);
+    const V plain = finite - times_or_zero(p, splat<V>(row.total));
+    const auto tie = v == m;
+    const V value = select(tie, select(winner == winner, winner, plain), plain);
+    const V rest = select(tie, splat<V>(row.rest), V(1 - p));
+    const V limit = infinite_part(own, p, rest, splat<V>(row.ups), splat<V>(row.downs));
+    return select(mask[i], V(value + limit), V{});
+  }
+};
+
+// Entropy of softmax(scale x): log1p(rest) - sum(p d), d = scale (x - m) <= 0, a sum of terms
+// that are not negative.  (n),mask(n)?,()->()
+template <class T>
+struct SoftmaxEntropy {
+  template <class R>
+  struct State {
+    LogSum<R> sum;
+    R dot, count, scale;
+  };
+  template <class R>
+  struct Results {
+    R out[1];
+  };
+  template <class Team, class X, class M>
+  KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const V s = splat<V>(scale), least = splat<V>(-infinity);
+    const auto value = [&](auto i) {
+      return select(mask[i], SoftmaxVjp<T>::template key<V>(x[i], s), least);
+    };
+    const auto max = team.max(value);
+    const V m = splat<V>(max);
+    const auto sums = team.template sum<4>([&](auto i) {
+      const V v = value(i);
+      const auto tie = v == m;
+      const V d = scaled_difference(v, m, abs(s));
+      const V e = exp_or_zero<T>(d);
+      const V one = splat<V>(1);
+      return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d),
+                        select(mask[i], one, V{})};
+    });
+    return State<R>{{max, sums[0] + (sums[1] - 1)}, sums[2], sums[3], scale};
+  }
+  // e d, 0 where d is -inf
+  template <class V>
+  KX_FN static V product(V e, V d) {
+    return select(d == splat<V>(-infinity), V{}, V(e * d));
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const auto b_leads = b.sum.max > a.sum.max;
+    const R max = maximum(a.sum.max, b.sum.max), s = abs(a.scale);
+    const R da = scaled_difference(a.sum.max, max, s), db = scaled_difference(b.sum.max, max, s);
+    const R fa = exp_or_zero<T>(da), fb = exp_or_zero<T>(db);
+    const R ta = (1 + a.sum.rest) * fa, tb = (1 + b.sum.rest) * fb;
+    const R rest = select(b_leads, R(ta + b.sum.rest), R(a.sum.rest + tb));
+    const R dot = a.dot * fa + product(ta, da) + b.dot * fb + product(tb, db);
+    return {{max, rest}, dot, a.count + b.count, a.scale};
+  }
+  template <class R>
+  KX_FN static R entropy(State<R> s) {
+    const R h = log_of<T>(LogSum<R>{-s.dot / (1 + s.sum.rest), s.sum.rest});
+    const R empty = select(s.count == R{}, R{}, splat<R>(not_a_number));
+    return select(s.sum.max == splat<R>(-infinity), empty, h);
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    return {{entropy(s)}};
+  }
+};
+
+// Its gradient: -g scale p_i (log p_i + H) = -g scale p_i (d_i - sum(p d)).
+// (n),(),mask(n)?,()->(n)
+template <class T>
+struct SoftmaxEntropyVjp {
+  template <class R>
+  struct State {
+    typename SoftmaxEntropy<T>::template State<R> entropy;
+    R g;
+  };
+  template <class R>
+  struct Done {
+    R max, mean, factor, scale;
+  };
+  template <class Team, class X, class M>
+  KX_FN auto gather(const Team& team, X x, typename Team::Result g, M mask,
+                    typename Team::Result scale) const {
+    return State<typename Team::Result>{SoftmaxEntropy<T>{}.gather(team, x, mask, scale), g};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {SoftmaxEntropy<T>{}.merge(a.entropy, b.entropy), a.g};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const R inverse = inverse_of(s.entropy.sum);
+    return {s.entropy.sum.max, s.entropy.dot * inverse, -s.g * s.entropy.scale * inverse,
+            s.entropy.scale};
+  }
+  template <class R, class K, class I, class X, class G, class M, class S>
+  KX_FN auto each(const Done<R>& row, K, I i, X x, G, M mask, S) const {
+    using V = Plain<decltype(x[i])>;
+    const V s = splat<V>(row.scale), m = splat<V>(row.max);
+    const V d = scaled_difference(SoftmaxVjp<T>::template key<V>(x[i], s), m, abs(s));
+    const V e = exp_or_zero<T>(d), factor = splat<V>(row.factor);
+    const V bent = select(d == splat<V>(-infinity), e, V(e * (d - splat<V>(row.mean))));
+    return select(mask[i], times_or_zero(bent, factor), V{});
+  }
+};
+
+// softmax(scale x) with a scale per row, >= 0.  (n),mask(n)?,()->(n)
+template <class T>
+struct ScaledSoftmax {
+  static constexpr int kept = 1;
+  template <class R>
+  struct State {
+    LogSum<R> sum;
+    R scale;
+  };
+  template <class R>
+  struct Done {
+    R max, inverse, scale;
+  };
+  template <class V>
+  KX_FN static V weight(V x, V m, V scale) {
+    return exp_nonpositive<T>(scaled_difference(x, m, scale));
+  }
+  template <class Team, class X, class M>
+  KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
+    using V = typename Team::Value;
+    const auto live = masked(x, mask, -infinity);
+    const auto max = team.max([&](auto i) { return live[i]; });
+    const V m = splat<V>(max), s = splat<V>(scale);
+    const auto sums = team.template sum<2>([&](auto i) {
+      const V v = live[i];
+      const auto tie = v == m;
+      const V e = weight(v, m, s);
+      team.keep(i, e);
+      return Sums<V, 2>{select(tie, V{}, e), select(tie, splat<V>(1), V{})};
+    });
+    return State<typename Team::Result>{{max, sums[0] + (sums[1] - 1)}, scale};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const R max = maximum(a.sum.max, b.sum.max);
+    const R ta = (1 + a.sum.rest) * weight(a.sum.max, max, a.scale);
+    const R tb = (1 + b.sum.rest) * weight(b.sum.max, max, a.scale);
+    const R rest = select(a.sum.max == max, R(a.sum.rest + tb), R(ta + b.sum.rest));
+    return {{max, rest}, a.scale};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    return {s.sum.max, inverse_of(s.sum), s.scale};
+  }
+  template <class R, class K, class I, class X, class M, class S>
+  KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask, S) const {
+    using V = Plain<decltype(x[i])>;
+    const V e =
+        recall<V>(kept, i, [&] { return weight<V>(x[i], splat<V>(row.max), splat<V>(row.scale)); });
+    return select(mask[i], V(e * splat<V>(row.inverse)), V{});
+  }
+};
+
+// coefficient log(max(n, min_length, 1)), the scale of entropy-invariant attention (8823, 9034).
+template <class V>
+KX_FN V entropy_scale(V n, element_t<V> coefficient, element_t<V> min_length) {
+  const V at_least = splat<V>(min_length > 1 ? min_length : element_t<V>(1));
+  return coefficient * log(select(n < at_least, at_least, n));
+}
+
+// The same for n = number of true entries of a row.  mask(n)->()
+template <class W>
+struct EntropyScaleOfMask {
+  W coefficient, min_length;
+  template <class R>
+  struct State {
+    R count;
+  };
+  template <class R>
+  struct Results {
+    R out[1];
+  };
+  template <class Team, class M>
+  KX_FN auto gather(const Team& team, M mask) const {
+    using V = typename Team::Value;
+    const auto s =
+        team.template sum<1>([&](auto i) { return Sums<V, 1>{select(mask[i], splat<V>(1), V{})}; });
+    return State<typename Team::Result>{s[0]};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {a.count + b.count};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    return {{entropy_scale(s.count, coefficient, min_length)}};
+  }
+};
+
+// And for given lengths; n < 0 is invalid and gives NaN.  ()->()
+template <class T>
+struct EntropyScale {
+  wide_t<T> coefficient, min_length;
+  template <class R>
+  struct State {
+    R n;
+  };
+  template <class R>
+  struct Results {
+    R out[1];
+    R invalid;
+  };
+  template <class Team>
+  KX_FN auto gather(const Team&, typename Team::Result n) const {
+    return State<typename Team::Result>{n};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R>) const {
+    return a;
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    const R nan = splat<R>(not_a_number);
+    const R scale = select(s.n == s.n, entropy_scale(s.n, coefficient, min_length), nan);
+    return {{select(s.n < R{}, nan, scale)}, select(s.n < R{}, splat<R>(1), R{})};
+  }
+};
+
+// One term b e^a of a weighted sum, with key = a + log|b|.
+template <class V>
+struct Term {
+  V key, a, b;
+};
+template <class V>
+KX_FN Term<V> weighted_term(V a, V b) {
+  const auto absent = b == V{};
+  const V least = splat<V>(-infinity);
+  return {select(absent, least, V(a + log(abs(b)))), select(absent, least, a), b};
+}
+// Where a subnormal is lifted into the normal range, so that its bits can be split.
+template <class V>
+KX_FN V normal_magnitude(V b) {
+  const V m = abs(b);
+  return select(m < splat<V>(0x1p-1022), V(m * 0x1p54), m);
+}
+template <class V>
+KX_FN V shift_of(V b) {
+  return select(abs(b) < splat<V>(0x1p-1022), splat<V>(-54.0), V{});
+}
+
+// A term over the largest: (b / b_k) e^(a - a_k), to full precision however large the parts are.
+// Terms at infinity share in proportion to their weights; two signs among them give NaN.
+template <class T, class V>
+KX_FN V term_ratio(Term<V> t, Term<V> top) {
+  const V one = splat<V>(1), nan = splat<V>(not_a_number);
+  const auto opposite = (t.b < V{}) != (top.b < V{});
+  V e;
+  if constexpr (sizeof(T) == sizeof(double)) {
+    const Two<V> d = two_sum(t.a, V(-top.a));
+    const auto far = !(abs(d.hi) < splat<V>(4000.0));
+    const Exponential<V> x = exp_reduce<T>(select(far, V{}, d.hi), select(far, V{}, d.lo));
+    const V b = normal_magnitude(t.b), bk = normal_magnitude(top.b);
+    const Binary<V> m = split_binary(b), mk = split_binary(bk);
+    const V lift = shift_of(t.b) - shift_of(top.b);
+    const V k = (x.rounded - Format<double>::round) + (m.k - mk.k) + lift;
+    const V low = splat<V>(-1086.0), high = splat<V>(900.0);
+    const V clamped = minimum(maximum(k, low), high);
+    const V mantissa = ((1 + m.g) / (1 + mk.g)) * (1 + (x.r + x.r * x.r * x.q));
+    e = mantissa * power_of_two(V(clamped + Format<double>::round), 64) * 0x1p-64;
+    e = select(d.hi < splat<V>(-3900.0), V{}, e);
+    e = select(t.key == t.key, e, nan);
+  } else {
+    // The two keys would cancel; their parts are the more precise.
+    const V d = (t.a - top.a) + (log(abs(t.b)) - log(abs(top.b)));
+    e = exp_nonpositive<T>(select(d > V{}, V{}, d));
+  }
+  const auto both = (t.a == top.a) & (abs(top.b) < splat<V>(infinity));
+  const V share = select(both, abs(V(t.b / top.b)), one);
+  const V infinite = select(t.key == top.key, share, select(t.key == t.key, V{}, nan));
+  e = select(abs(top.key) == splat<V>(infinity), infinite, e);
+  e = select(t.key == splat<V>(-infinity), V{}, e);
+  const V mixed = select(top.key == splat<V>(infinity), select(e > V{}, nan, e), V(-e));
+  return select(opposite, mixed, e);
+}
+template <class V>
+KX_FN auto same_term(Term<V> t, Term<V> top) {
+  return (t.a == top.a) & (t.b == top.b) & (abs(top.key) < splat<V>(infinity));
+}
+
+// log|S| and sign S of S = sum(b e^a), b of either sign: the largest term is left out.
+template <class R>
+struct WeightedLogSum {
+  Term<R> top;
+  R total, rest;  // S / top term and that minus 1, each to its own relative accuracy
+};
+
+template <class T, class Team, class X, class B, class M>
+KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
+  using V = typename Team::Value;
+  using R = typename Team::Result;
+  const auto term = [&](auto i) { return weighted_term(V(x[i]), select(mask[i], V(b[i]), V{})); };
+  const auto best = team.template top<2>([&](auto i) {
+    const Term<V> t = term(i);
+    return Top<V, 2>{t.key, {t.a, t.b}};
+  });
+  const Term<R> leader = {best.key, best.beside[0], best.beside[1]};
+  const Term<V> top = {splat<V>(leader.key), splat<V>(leader.a), splat<V>(leader.b)};
+  const auto s = team.template sum<2>([&](auto i) {
+    const Term<V> t = term(i);
+    const V one = splat<V>(1);
+    // Terms as large as the top one are counted, so that opposite ones leave nothing behind.
+    const auto same = same_term(t, top), opposite = same_term({t.key, t.a, V(-t.b)}, top);
+    const auto tie = same | opposite;
+    const V ratio = term_ratio<T>(t, top), side = select(opposite, -one, one);
+    const auto infinite = (top.key == splat<V>(infinity)) & (t.key == top.key);
+    return Sums<V, 2>{select(tie, V{}, select(infinite, V(ratio - one), ratio)),
+                      select(tie, side, select(infinite, one, V{}))};
+  });
+  return WeightedLogSum<R>{leader, s[0] + s[1], s[0] + (s[1] - 1)};
+}
+
+// (n),(n),mask(n)?->(),()?
+template <class T>
+struct LogsumexpWeighted {
+  bool signs = true;  // else a negative sum is NaN
+  template <class R>
+  using State = WeightedLogSum<R>;
+  template <class R>
+  struct Results {
+    R out[2];
+  };
+  template <class Team, class X, class B, class M>
+  KX_FN auto gather(const Team& team, X x, B b, M mask) const {
+    return weighted_log_sum<T>(team, x, b, mask);
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const auto b_leads = b.top.key > a.top.key;
+    const Term<R> top = {select(b_leads, b.top.key, a.top.key), select(b_leads, b.top.a, a.top.a),
+                         select(b_leads, b.top.b, a.top.b)};
+    const Term<R> other = {select(b_leads, a.top.key, b.top.key), select(b_leads, a.top.a, b.top.a),
+                           select(b_leads, a.top.b, b.top.b)};
+    const R more = select(b_leads, a.total, b.total) * term_ratio<T>(other, top);
+    return {top, select(b_leads, b.total, a.total) + more, select(b_leads, b.rest, a.rest) + more};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    const R one = splat<R>(1), least = splat<R>(-infinity);
+    const R from_rest = select(s.total < R{}, log(R(-s.total)), log1p(s.rest));
+    // Near 0 the total knows more than the rest.
+    const R small = select(abs(s.total) < splat<R>(0.5), log(abs(s.total)), from_rest);
+    R value = s.top.key + small;
+    if constexpr (sizeof(T) == sizeof(double)) {
+      // The largest term may be small although its parts are not: add them in twice the precision.
+      // Where the sum cancels, its weight does so in |b total|, before the logarithm.
+      const R b = abs(s.top.b), product = b * abs(s.total);
+      const auto cancels =
+          (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) & (product < splat<R>(1e300));
+      const auto ordinary = abs(s.top.key) < splat<R>(infinity);
+      const Two<R> l = log_two(select(ordinary, select(cancels, product, b), one));
+      const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
+      const Two<R> rest = log1p_two(select(cancels, R{}, s.rest));
+      const Two<R> all = sum + rest;
+      const auto sound = cancels | (s.rest > splat<R>(-0.5));
+      value = select(ordinary & sound & (abs(small) < splat<R>(infinity)), all.hi, value);
+    }
+    const R side = select(s.top.b < R{}, -one, one);
+    const R total = s.total;
+    R sign = select(total < R{}, R(-side), select(total > R{}, side, R(total + s.top.key * 0)));
+    sign = select(total == R{}, R{}, sign);
+    value = select(total == R{}, least, value);
+    const R nan = splat<R>(not_a_number);
+    if (!signs) value = select(sign < R{}, nan, value);
+    return {{select(total == total, value, nan), select(total == total, sign, nan)}};
+  }
+};
+
+// g b_i e^(a_i) / S.  (n),(n),(),mask(n)?->(n)
+template <class T>
+struct LogsumexpWeightedVjp {
+  template <class R>
+  struct State {
+    WeightedLogSum<R> sum;
+    R g;
+  };
+  template <class R>
+  struct Done {
+    R key, a, b, factor;
+  };
+  template <class Team, class X, class B, class M>
+  KX_FN auto gather(const Team& team, X x, B b, typename Team::Result g, M mask) const {
+    return State<typename Team::Result>{weighted_log_sum<T>(team, x, b, mask), g};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {LogsumexpWeighted<T>{}.merge(a.sum, b.sum), a.g};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const R factor = s.g / s.sum.total;
+    const Term<R> top = s.sum.top;
+    return {top.key, top.a, top.b, select(top.key == splat<R>(-infinity), R{}, factor)};
+  }
+  template <class R, class K, class I, class X, class B, class G, class M>
+  KX_FN auto each(const Done<R>& row, K, I i, X x, B b, G, M mask) const {
+    using V = Plain<decltype(x[i])>;
+    const Term<V> top = {splat<V>(row.key), splat<V>(row.a), splat<V>(row.b)};
+    const Term<V> t = weighted_term(V(x[i]), select(mask[i], V(b[i]), V{}));
+    const V factor = splat<V>(row.factor);
+    const V value = times_or_zero(term_ratio<T>(t, top), factor);
+    return select(t.b == V{}, V{}, select(factor == factor, value, factor));
+  }
+};
+
+// log(sum(w e^x) / sum(w)) = m + log1p(q), q = sum(w expm1(x - m)) / sum(w), while q > -1/2: equal
+// values come back exactly and small ones keep their digits. A negative weight is invalid.
+// (n),(n)?->()
+template <class T>
+struct Logmeanexp {
+  template <class R>
+  struct State {
+    R max, minus, plus, total, negative;  // sums of w expm1(d), w e^d, w, and [w < 0]
+  };
+  template <class R>
+  struct Results {
+    R out[1];
+    R invalid;
+  };
+  template <class Team, class X, class W>
+  KX_FN auto gather(const Team& team, X x, W w) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const V least = splat<V>(-infinity);
+    const auto value = [&](auto i) { return select(w[i] == V{}, least, V(x[i])); };
+    const auto max = team.max(value);
+    const V m = splat<V>(max);
+    const auto s = team.template sum<4>([&](auto i) {
+      const V v = value(i), weight = w[i];
+      const V d = select(v == m, V{}, V(v - m));
+      const V e = relative_exp<T>(v, m);
+      team.keep(i, e);
+      return Sums<V, 4>{times_or_zero(weight, expm1_nonpositive<T>(d)), times_or_zero(weight, e),
+                        weight, select(weight < V{}, splat<V>(1), V{})};
+    });
+    return State<R>{max, s[0], s[1], s[2], s[3]};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const R max = maximum(a.max, b.max);
+    const R da = select(a.max == max, R{}, R(a.max - max));
+    const R db = select(b.max == max, R{}, R(b.max - max));
+    const R fa = exp_nonpositive<T>(da), fb = exp_nonpositive<T>(db);
+    const R minus = a.minus * fa + a.total * expm1_nonpositive<T>(da) + b.minus * fb +
+                    b.total * expm1_nonpositive<T>(db);
+    return {max, minus, a.plus * fa + b.plus * fb, a.total + b.total, a.negative + b.negative};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    const R q = s.minus / s.total, nan = splat<R>(not_a_number);
+    R value = s.max + select(q > splat<R>(-0.5), log1p(q), log(R(s.plus / s.total)));
+    value = select(q == q, value, nan);
+    return {{select(s.negative > R{}, nan, value)}, s.negative};
+  }
+};
+
+// Its gradient: g w_i e^(x_i) / sum(w e^x).  (n),(),(n)?->(n)
+template <class T>
+struct LogmeanexpVjp {
+  static constexpr int kept = 1;
+  template <class R>
+  struct State {
+    typename Logmeanexp<T>::template State<R> mean;
+    R g;
+  };
+  template <class R>
+  struct Results {
+    R invalid;
+  };
+  template <class R>
+  struct Done {
+    R max, factor, absent;  // absent: the gradient at weight 0
+  };
+  template <class Team, class X, class W>
+  KX_FN auto gather(const Team& team, X x, typename Team::Result g, W w) const {
+    return State<typename Team::Result>{Logmeanexp<T>{}.gather(team, x, w), g};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {Logmeanexp<T>{}.merge(a.mean, b.mean), a.g};
+  }
+  template <class R>
+  KX_FN Done<R> finish(State<R> s) const {
+    const R nan = splat<R>(not_a_number);
+    const R absent = select((s.mean.negative == R{}) & (s.mean.total > R{}), R{}, nan);
+    R factor = select(s.mean.max == splat<R>(-infinity), R{}, s.g / s.mean.plus);
+    factor = select(s.mean.plus == s.mean.plus, factor, nan) + absent;
+    return {s.mean.max, factor, absent};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    return {s.mean.negative};
+  }
+  template <class R, class K, class I, class X, class G, class W>
+  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, W w) const {
+    using V = Plain<decltype(x[i])>;
+    const V weight = w[i], factor = splat<V>(row.factor);
+    const V e = recall<V>(kept, i, [&] {
+      const V v = select(weight == V{}, splat<V>(-infinity), V(x[i]));
+      return relative_exp<T>(v, splat<V>(row.max));
+    });
+    // The weight with the factor first: with the term it may leave the normal range.
+    const V value = select(factor == factor, times_or_zero(e, V(weight * factor)), factor);
+    return select(weight == V{}, splat<V>(row.absent), value);
+  }
+};
+
+// max x <= tau log(sum(e^(x/tau))) <= max x + tau log n, and from below mean x + tau log n and
+// sum(p x) + tau R(p), R the Renyi entropy of order >= 1 (9070). With v_i = log(p_i / max p):
+// R = -log(max p) - log1p(sum(p expm1((order - 1) v))) / (order - 1), whose limit at order 1 is
+// -log(max p) - sum(p v); nothing cancels.  (n),(n)->(),(),(),()
+template <class T>
+struct LogsumexpBounds {
+  wide_t<T> order, tau;
+  bool uniform;  // p is not given: 1/n
+  template <class R>
+  struct State {
+    R max, sum, count, top, weights, moment, bend, negative, unordered;
+  };
+  template <class R>
+  struct Results {
+    R out[4];
+    R invalid;
+  };
+  // expm1((order - 1) v), or v itself in the limit
+  template <class V>
+  KX_FN V bent(V v) const {
+    using E = element_t<V>;
+    const E slope = order - 1;
+    if (slope == 0) return v;
+    return select(v == V{}, v, expm1_nonpositive<T>(V(slope * v)));
+  }
+  template <class Team, class X, class P>
+  KX_FN auto gather(const Team& team, X x, P p) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const auto max = team.max([&](auto i) { return x[i]; });
+    const auto top = team.max([&](auto i) { return p[i]; });
+    const V log_top = log(splat<V>(top));
+    const auto s = team.template sum<7>([&](auto i) {
+      const V v = x[i], w = p[i], one = splat<V>(1);
+      const V bend = bent(select(w == splat<V>(top), V{}, V(log(w) - log_top)));
+      return Sums<V, 7>{v,
+                        one,
+                        w,
+                        times_or_skip(w, v),
+                        times_or_skip(w, bend),
+                        select(w >= V{}, V{}, one),
+                        select(v == v, V{}, one)};
+    });
+    return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5], s[6]};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    const R top = maximum(a.top, b.top);
+    return {maximum(a.max, b.max),
+            a.sum + b.sum,
+            a.count + b.count,
+            top,
+            a.weights + b.weights,
+            a.moment + b.moment,
+            lowered(a, top) + lowered(b, top),
+            a.negative + b.negative,
+            a.unordered + b.unordered};
+  }
+  // sum(p bent(v)) of a block, for a larger maximum of p
+  template <class R>
+  KX_FN R lowered(State<R> s, R top) const {
+    const R down = select(s.top == top, R{}, log(R(s.top / top)));
+    const R all = order == 1 ? s.bend : R(s.bend * (1 + bent(down)));
+    return all + times_or_zero(s.weights, bent(down));
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    using E = element_t<R>;
+    const R nan = splat<R>(not_a_number);
+    const R log_n = tau * log(s.count), mean = s.sum / s.count + log_n;
+    const R bend = s.bend / s.weights, log_top = log(R(s.top / s.weights));
+    R renyi = order == 1 ? R(-log_top - bend) : R(-log_top - log1p(bend) / E(order - 1));
+    const R weighted = uniform ? mean : R(s.moment / s.weights + tau * renyi);
+    const R off = abs(R(s.weights - 1));
+    const auto sound = (s.negative == R{}) & (off <= splat<R>(tolerance()));
+    const R invalid = uniform ? R{} : select(sound, R{}, splat<R>(1));
+    const auto some = s.count > R{};
+    const R max = select(s.unordered == R{}, s.max, nan);
+    return {{max, select(some, mean, splat<R>(-infinity)),
+             select(invalid == R{}, select(some, weighted, splat<R>(-infinity)), nan),
+             select(some, R(max + log_n), splat<R>(-infinity))},
+            invalid};
+  }
+  // p may be off by 1e-6, and by what rounding to T does to it
+  KX_FN static constexpr double tolerance() {
+    return sizeof(T) == 8 ? 1e-6 : sizeof(T) == 4 ? 1.2e-6 : __is_same(T, Half) ? 1e-3 : 8e-3;
+  }
+};
+
+// |lse x - lse y| and max|x - y|, the first never above the second.  (n),(n)->(),()
+template <class T>
+struct LogsumexpLipschitz {
+  template <class R>
+  struct State {
+    LogSum<R> x, y;
+    R distance, unordered;
+  };
+  template <class R>
+  struct Results {
+    R out[2];
+  };
+  template <class Team, class X, class Y>
+  KX_FN auto gather(const Team& team, X x, Y y) const {
+    using V = typename Team::Value;
+    const auto lx = log_sum<T>(team, x), ly = log_sum<T>(team, y);
+    const auto apart = [&](auto i) {
+      const V a = x[i], b = y[i];
+      return select(a == b, V{}, abs(V(a - b)));
+    };
+    const auto distance = team.max(apart);
+    const auto nan = team.template sum<1>([&](auto i) {
+      const V d = apart(i);
+      return Sums<V, 1>{select(d == d, V{}, splat<V>(1))};
+    });
+    return State<typename Team::Result>{lx, ly, distance, nan[0]};
+  }
+  template <class R>
+  KX_FN State<R> merge(State<R> a, State<R> b) const {
+    return {kexue::merge<T>(a.x, b.x), kexue::merge<T>(a.y, b.y), maximum(a.distance, b.distance),
+            a.unordered + b.unordered};
+  }
+  template <class R>
+  KX_FN Results<R> results(State<R> s) const {
+    const R lx = log_of<T>(s.x), ly = log_of<T>(s.y);
+    const R far = maximum(s.distance, R{});
+    const R distance = select(s.unordered > R{}, splat<R>(not_a_number), far);
+    const R change = abs(R((s.x.max - s.y.max) + (log1p(s.x.rest) - log1p(s.y.rest))));
+    const R difference = select(lx == ly, R{}, change);
+    return {{select(difference > distance, distance, difference), distance}};
+  }
+};
+
+#if !defined(__CUDACC__)
+
+// For C++ callers: one row on the calling thread.
+template <class T>
+inline wide_t<T> logsumexp(const T* x, index n) {
+  return Logsumexp<T>{}
+      .results(Logsumexp<T>{}.gather(SerialTeam<wide_t<T>>{n}, Row<T>{x, n}, Everything{}))
+      .out[0];
+}
+template <class T>
+inline void softmax(const T* x, index n, T* out) {
+  const Softmax<T> f;
+  const Row<T> row = {x, n};
+  const auto done = f.finish(f.gather(SerialTeam<wide_t<T>>{n}, row, Everything{}));
+  for (index i = 0; i < n; ++i) {
+    store_wide<T>(out + i, f.each(done, NothingKept{}, i, row, Everything{}));
+  }
+}
+
+#endif
+
+}  // namespace KX_ISA
+}  // namespace kexue

@@ -1,0 +1,5 @@
+#include "../kernels/reductions.h"
+
+#include "rows.h"
+
+KX_TABLE(reductions, CpuEngine)

@@ -1,0 +1,5 @@
+#include "../kernels/reductions.h"
+
+#include "engine.h"
+
+KX_TABLE(reductions, CudaEngine)

@@ -1,0 +1,6 @@
+// The parts the package consists of, one to a line: each has a table of kernels (kernels/NAME.h),
+// compiled by cpu/NAME.cpp and cuda/NAME.cu, and row functions or functors in kexue/NAME.h.
+#pragma once
+
+#define KX_PARTS(X) \
+  X(reductions)
