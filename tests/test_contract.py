@@ -932,6 +932,7 @@ def test_all_names_are_covered():
     public = {n for n in kn.special.__all__ if inspect.isfunction(getattr(kn.special, n))}
     assert public == set(cases.FUNCTIONS)
     assert public <= set(kn.__all__)
+    assert sorted(n for part in PARTS for n in part.__all__) == sorted(kn.special.__all__)
     assert set(SIGNATURES) == public
 
 
