@@ -1,6 +1,6 @@
 """Reductions and smooth functions: softmax and its family."""
 
-from .reductions import *  # noqa: F403
+from .reductions import *
 
 # Written out, since type checkers do not follow a sum of lists.
 __all__ = [
