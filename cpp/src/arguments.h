@@ -5,8 +5,8 @@
 
 namespace kexue {
 
-// The type a one-letter format names: a Dtype, `dtypes` for a mask, -1 for any other. '=' and '@'
-// say native byte order; NumPy writes the first for arrays that are not aligned.
+// The Dtype a one-letter format names, -1 for any other; 'H' are the bits of a bfloat16. '=' and
+// '@' say native byte order; NumPy writes the first for arrays that are not aligned.
 inline int type_of(const char* format) {
   if (format[0] == '=' || format[0] == '@') ++format;
   switch (format[0] != '\0' && format[1] == '\0' ? format[0] : '\0') {
@@ -19,7 +19,25 @@ inline int type_of(const char* format) {
     case 'H':
       return bfloat16;
     case '?':
-      return dtypes;
+      return flag;
+    case 'b':
+      return int8;
+    case 'B':
+      return uint8;
+    case 'h':
+      return int16;
+    case 'i':
+      return int32;
+    case 'I':
+      return uint32;
+    case 'l':
+      return sizeof(long) == 8 ? int64 : int32;
+    case 'L':
+      return sizeof(long) == 8 ? uint64 : uint32;
+    case 'q':
+      return int64;
+    case 'Q':
+      return uint64;
     default:
       return -1;
   }
@@ -31,14 +49,27 @@ struct ArrayArgument {
   int type = -1;
 };
 
+inline bool fits(Content content, int type) {
+  switch (content) {
+    case Content::number:
+      return type >= 0 && type < dtypes;
+    case Content::flag:
+      return type == flag;
+    case Content::list:
+      return type == int64;
+    default:
+      return type >= 0;
+  }
+}
+
 // Fills `call`. take(position, output, to) gives the array at a position, or false for None;
 // number(position) a parameter. Null if all is well, else what is wrong.
 template <class Take, class Number>
 const char* sort_arguments(const Entry& entry, const Signature& signature, int count, Take take,
-                           Number number, Call& call, int& dtype) {
+                           Number number, Call& call) {
   if (count != signature.operands + entry.parameters) return "wrong number of arguments";
   Layout layouts[max_operands];
-  dtype = -1;
+  int dtype = -1;
   for (int k = 0; k < signature.operands; ++k) {
     const OperandKind& kind = signature.operand[k];
     ArrayArgument array;
@@ -47,17 +78,19 @@ const char* sort_arguments(const Entry& entry, const Signature& signature, int c
       layouts[k].dims = -1;
       continue;
     }
-    if (kind.mask != (array.type == dtypes) || array.type < 0) return "dtype not accepted";
-    if (!kind.mask) {
+    if (!fits(kind.content, array.type)) return "dtype not accepted";
+    if (kind.content == Content::number) {
       if (dtype >= 0 && array.type != dtype) return "dtypes differ";
       dtype = array.type;
     }
     layouts[k] = array.layout;
+    call.operand[k].type = static_cast<Dtype>(array.type);
   }
   for (int p = 0; p < entry.parameters; ++p) {
     call.parameter[p] = number(signature.inputs + p);
   }
   if (dtype < 0) return "no array given";
+  call.dtype = static_cast<Dtype>(dtype);
   return arrange(signature, layouts, call);
 }
 

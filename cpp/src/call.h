@@ -8,12 +8,30 @@ constexpr int max_operands = 8;
 constexpr int max_parameters = 4;
 constexpr int max_dims = 64;  // of NumPy
 
+// Types of elements. Rows are computed in one of the first four; others are inputs of some kernels.
+enum Dtype {
+  float64,
+  float32,
+  float16,
+  bfloat16,
+  dtypes,
+  flag = dtypes,
+  int8,
+  uint8,
+  int16,
+  int32,
+  uint32,
+  int64,
+  uint64
+};
+
 // An array: core index i of the row at loop position p is at data + i step + sum(p[d] stride[d]),
 // in bytes. A null pointer is an absent optional operand.
 struct Operand {
   char* data;
   long long step;
   long long stride[max_dims];
+  Dtype type;
 };
 
 // What kernels on a GPU need besides. Memory stays the caller's; null when there is none left.
@@ -31,17 +49,17 @@ struct Call {
   long long shape[max_dims];
   long long rows;  // product of shape
   long long n;     // core size
+  Dtype dtype;
   Device* device = nullptr;
 };
 
 // Returns how many rows had invalid contents, or -1 when memory ran out or a launch failed.
 using Kernel = long long (*)(const Call&);
 
-enum Dtype { float64, float32, float16, bfloat16, dtypes };
-
 // A signature names the operands as a generalised ufunc does: "(n),mask(n)?,()->()" reads a row, an
-// optional mask and a scalar per row, and writes a scalar per row. Scalar parameters stand in
-// `parameters` and are passed between inputs and outputs.
+// optional mask and a scalar per row, and writes a scalar per row. A core axis called k is the
+// operand's own. `any(n)` is of any type, and `list` a flat array of int64 without rows. Scalar
+// parameters stand in `parameters` and are passed between inputs and outputs.
 struct Entry {
   const char* name;
   const char* signature;

@@ -25,13 +25,14 @@ struct Given {
   W value;
 };
 
-// Where results go: up to four scalars a row, stored as E, and one row of T. Operands without data
-// are not wanted.
+// Where results go: up to four scalars a row, stored as E, and one row of T or two. Operands
+// without data are not wanted.
 template <class E, class T>
 struct Outputs {
   int scalars;
   const Operand* scalar[4];
   const Operand* vector;
+  const Operand* second = nullptr;
 };
 
 // One scalar a row in C order at `data`, as an operand.
@@ -49,10 +50,11 @@ inline Operand packed_scalars(const Call& call, void* data, long long bytes) {
 }  // namespace kexue
 
 // A kernel is a function template name<T>(engine, call); its line in a table NAME_entries<Engine>.
-#define KX_RUN(name, T)                \
-  +[](const Call& call) -> long long { \
-    Engine engine(call);               \
-    return name<T>(engine, call);      \
+// Engine::Computed<T> is the type that an engine computes rows of T as.
+#define KX_RUN(name, T)                                               \
+  +[](const Call& call) -> long long {                                \
+    Engine engine(call);                                              \
+    return name<typename Engine::template Computed<T>>(engine, call); \
   }
 #define KX_KERNEL(name, signature, parameters)                                              \
   {                                                                                         \
@@ -62,11 +64,11 @@ inline Operand packed_scalars(const Call& call, void* data, long long bytes) {
   }
 
 // The table of a part, for one engine.
-#define KX_TABLE(part, Engine)                                                        \
-  namespace kexue {                                                                   \
-  inline namespace KX_ISA {                                                           \
-  extern const Table part##_table;                                                    \
-  const Table part##_table = {#part, part##_entries<Engine>,                          \
-                              sizeof part##_entries<Engine> / sizeof(Entry)};         \
-  }                                                                                   \
+#define KX_TABLE(part, Engine)                                                \
+  namespace kexue {                                                           \
+  inline namespace KX_ISA {                                                   \
+  extern const Table part##_table;                                            \
+  const Table part##_table = {#part, part##_entries<Engine>,                  \
+                              sizeof part##_entries<Engine> / sizeof(Entry)}; \
+  }                                                                           \
   }

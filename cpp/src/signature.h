@@ -5,13 +5,30 @@
 
 namespace kexue {
 
+enum class Content { number, flag, any, list };
+
 struct OperandKind {
-  bool vector, mask, optional, output;
+  bool vector, shared;  // has a core axis, and that of the call
+  Content content;
+  bool optional, output;
 };
 
 struct Signature {
   OperandKind operand[max_operands];
   int inputs = 0, operands = 0;
+
+  static Content content_of(char initial) {
+    switch (initial) {
+      case 'm':
+        return Content::flag;
+      case 'a':
+        return Content::any;
+      case 'l':
+        return Content::list;
+      default:
+        return Content::number;
+    }
+  }
 
   explicit Signature(const char* text) {
     bool output = false;
@@ -24,10 +41,13 @@ struct Signature {
         c += 2;
       } else {
         OperandKind& kind = operand[operands++];
-        kind = {false, false, false, output};
-        for (; *c != '('; ++c) kind.mask = true;  // the one named kind
-        kind.vector = *++c == 'n';
-        while (*c++ != ')') {
+        kind = {false, false, content_of(*c), false, output};
+        while (*c >= 'a' && *c <= 'z') ++c;
+        if (*c == '(') {
+          kind.vector = *++c != ')';
+          kind.shared = *c == 'n';
+          while (*c++ != ')') {
+          }
         }
         kind.optional = *c == '?';
         c += kind.optional;
@@ -55,7 +75,8 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
     const Layout& a = array[k];
     if (a.data == nullptr && a.dims < 0) continue;
     if (a.dims < kind.vector) return "an array has fewer dimensions than the signature";
-    if (kind.vector) {
+    if (kind.content == Content::list && a.dims != 1) return "a list has one axis";
+    if (kind.shared) {
       const long long n = a.shape[a.dims - 1];
       if (call.n < 0 || call.n == 1) {
         call.n = n;
@@ -86,8 +107,15 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
       for (int d = 0; d < dims; ++d) op.stride[d] = 0;
       continue;
     }
+    if (kind.content == Content::list) {
+      for (int d = 0; d < dims; ++d) op.stride[d] = 0;
+      op.step = a.stride[0];
+      continue;
+    }
     const int loop = a.dims - kind.vector;
-    if (kind.vector && a.shape[a.dims - 1] == call.n) op.step = a.stride[a.dims - 1];
+    if (kind.vector && (!kind.shared || a.shape[a.dims - 1] == call.n)) {
+      op.step = a.stride[a.dims - 1];
+    }
     if (loop > dims) return "an input has more loop dimensions than the output";
     for (int d = 0; d < dims; ++d) {
       const int own = d - (dims - loop);

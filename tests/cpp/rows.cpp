@@ -73,11 +73,12 @@ void every_kernel() {
           Layout layouts[max_operands];
           for (int k = 0; k < signature.operands; ++k) {
             const OperandKind& kind = signature.operand[k];
-            arrays.emplace_back(dtype, kind.vector, kind.mask, shape[0], shape[1], across);
+            arrays.emplace_back(dtype, kind.vector, kind.content == Content::flag, shape[0], shape[1], across);
           }
           for (int k = 0; k < signature.operands; ++k) layouts[k] = arrays[size_t(k)].layout;
           Call call{};
           expect(arrange(signature, layouts, call) == nullptr, entry.name);
+          call.dtype = static_cast<Dtype>(dtype);
           for (double& p : call.parameter) p = 1.5;
           expect(entry.kernel[dtype](call) >= 0, entry.name);
         }

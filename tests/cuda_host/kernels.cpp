@@ -49,7 +49,6 @@ int kx_call(int part, const char* name, int count, const KxArgument* arguments, 
                           reinterpret_cast<void*>(allocate), nullptr};
   kexue::Call call;
   call.device = &device;
-  int dtype;
   const char* wrong = kexue::sort_arguments(
       *entry, kexue::Signature(entry->signature), count,
       [&](int position, bool, kexue::ArrayArgument& to) {
@@ -57,9 +56,9 @@ int kx_call(int part, const char* name, int count, const KxArgument* arguments, 
         to = {{a.data, a.dims, a.shape, a.strides}, kexue::type_of(a.type)};
         return a.kind == 2;
       },
-      [&](int position) { return arguments[position].number; }, call, dtype);
+      [&](int position) { return arguments[position].number; }, call);
   if (wrong) return refuse(wrong);
-  if (entry->kernel[dtype](call) < 0) return refuse(device.error ? device.error : "no memory");
+  if (entry->kernel[call.dtype](call) < 0) return refuse(device.error ? device.error : "no memory");
   return 0;
 }
 

@@ -141,6 +141,14 @@ KX_FN V exp_tail(float, V r) {  // 2^-32
   const V c = r * E(0.00019891030654370327) + E(0.0013933685862617174);
   return a + r2 * (b + r2 * c);
 }
+struct Leading {};  // of terms that are known beyond their type: as precise as their small part
+template <class V>
+KX_FN V exp_tail(Leading, V r) {  // 2^-27.6 when multiplied by r^2
+  const V r2 = r * r;
+  const V a = r * 0.16666509f + 0.5f;
+  const V b = r * 0.00837f + 0.041666176f;
+  return a + r2 * (b + r2 * 0.0013952411f);
+}
 template <class V>
 KX_FN V exp_tail(Half, V r) {  // 2^-21
   const V a = r * 0.16666630753390102f + 0.4999974848709118f;
@@ -191,59 +199,73 @@ KX_FN V at_least(V x, V low) {
 template <class V>
 struct ExpBase {
   V origin, low;
-  V still;  // a number whose term is finite, to stand in for x where the term is not used
   bits_t<V> bias;
+  template <class Row>
+  KX_FN auto of(Row row) const {
+    return ExpBase<typename Row::Value>{row(origin), row(low), row(bias)};
+  }
 };
-// scale (1 + r + z): r is exact, z small, so the sum is known beyond V's precision.
+// A term in two parts, hi + lo; in double the first is precise enough and the second left out.
 template <class V>
 struct Exp {
-  V scale, r, z;
-  KX_FN V value() const { return scale + scale * (r + z); }
+  V hi, lo;
+  static constexpr int parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 2;
   // times a factor in two parts, rounded once
-  KX_FN V times(V hi, V lo) const {
-    const Two<V> p = two_product(r, hi), s = quick_two_sum(hi, p.hi);
-    return scale * (s.hi + (s.lo + (p.lo + (z * hi + lo))));
+  KX_FN V times(V factor, V rest) const {
+    V small = hi * rest;
+    if constexpr (parts == 2) small = lo * factor + small;
+#if defined(KX_HAS_FMA)
+    return fused(hi, factor, small);
+#else
+    const Two<V> p = two_product(hi, factor);
+    return p.hi + (p.lo + small);
+#endif
   }
 };
 
 constexpr int exp_raise = 64;  // terms are formed 2^64 too large: 2^(k - K) stays normal
 constexpr double exp_lowered = 0x1p-64;
 
-// `unit` becomes e^(K ln 2 - m) - 1, precise in R.
-template <class T, class V, class R>
-KX_FN ExpBase<V> exp_base(R m, R& unit) {
-  using F = Format<element_t<V>>;
+// Steps of element type E for rows of R's lanes: `unit` becomes e^(K ln 2 - m) - 1, precise in R.
+template <class E, class R>
+KX_FN auto exp_base(R m, R& unit) {
+  using P = Pack<E, lanes<R>>;
+  using F = Format<E>;
   const R far = splat<R>(2048);
   const R origin = select((abs(m) < far) | (m == splat<R>(-infinity)), R{}, m);
   const R top = select(abs(m) < splat<R>(infinity), R(m - origin), R{});
-  const V rounded = splat<V>(top) * F::log2_e + F::round;
-  const V k = rounded - F::round;
+  const P rounded = convert<P>(top) * F::log2_e + F::round;
   using G = Format<element_t<R>>;
-  const R whole = first<R>(k);
+  const R whole = convert<R>(P(rounded - F::round));
   const R r = (top - whole * G::ln2_head) - whole * G::ln2_tail;
   unit = r * r * exp_tail(element_t<R>{}, R(-r)) - r;
-  // Below this the terms, even 1e8 of them, are nothing to a result of V's type.
-  const element_t<V> span = sizeof(element_t<V>) == 8 ? 752 : 130;
-  const R still = select(origin == splat<R>(infinity), R{}, origin);
-  return {splat<V>(origin), splat<V>(top) - span, splat<V>(still),
-          (bits_t<V>{} + (F::bias + exp_raise)) - bit_cast<bits_t<V>>(rounded)};
+  // Below this the terms, even 1e8 of them, are nothing to a result of that type.
+  const E span = sizeof(E) == 8 ? 752 : 130;
+  return ExpBase<P>{convert<P>(origin), convert<P>(top) - span,
+                    (bits_t<P>{} + exp_raise) - bit_cast<bits_t<P>>(rounded)};
 }
 
+// What comes of x = m is of use only where m is finite.
 template <class T, class V>
-KX_FN Exp<V> exp_term(V x, ExpBase<V> base) {
+KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base) {
   using F = Format<element_t<V>>;
+  using B = bits_t<V>;
   const V y = at_least(V(x - base.origin), base.low);
   const V rounded = y * F::log2_e + F::round;
   const V k = rounded - F::round;
   const V exact = y - k * F::ln2_head;
-  const bits_t<V> exponent = bit_cast<bits_t<V>>(rounded) + base.bias;
-  const V scale = bit_cast<V>(bits_t<V>(exponent << F::mantissa_bits));
-  if constexpr (sizeof(element_t<V>) > sizeof(T)) {  // digits to spare
-    const V r = exact - k * F::ln2_tail;
-    return {scale, r, r * r * exp_tail(T{}, r)};
+  const V r = exact - k * F::ln2_tail, r2 = r * r;
+  const B power = (bit_cast<B>(rounded) + base.bias) << F::mantissa_bits;
+  const B one = bit_cast<B>(splat<V>(1));
+  const V scale = bit_cast<V>(B(power + one));
+  if constexpr (Exp<V>::parts == 1) {
+    return {scale + scale * (r + r2 * exp_tail(T{}, r)), V{}};
   } else {
-    const V tail = k * F::ln2_tail, r = exact - tail;
-    return {scale, exact, r * r * exp_tail(T{}, r) - tail};
+    // 1 + exact + small, of which the first two are added without an error.
+    const V small = r2 * exp_tail(Leading{}, r) - k * F::ln2_tail;
+    const V sum = 1 + exact;
+    const V rest = (exact - (sum - 1)) + small;
+    return {bit_cast<V>(B(bit_cast<B>(sum) + power)), scale * rest};
   }
 }
 

@@ -71,6 +71,9 @@ KX_FN To bit_cast(From from) {
   return to;
 }
 
+template <class B>
+constexpr bool is_bits = __is_same(B, unsigned) || __is_same(B, unsigned long long);
+
 template <class V>
 KX_FN V select(bool condition, V yes, V no) {
   return condition ? yes : no;
@@ -126,17 +129,6 @@ KX_FN element_t<V> lane(V v, int i) {
   }
 }
 
-// The first lane of a register, for a value that is the same in all; a register of results as it
-// is.
-template <class R, class V>
-KX_FN R first(V v) {
-  if constexpr (lanes<R> == lanes<V>) {
-    return v;
-  } else {
-    return R(lane(v, 0));
-  }
-}
-
 template <class V>
 KX_FN V lane_numbers() {
   V v{};
@@ -147,10 +139,26 @@ KX_FN V lane_numbers() {
 
 template <class To, class From>
 KX_FN To convert(From from) {
-  if constexpr (lanes<To> == 1 && lanes<From> == 1) {
+  if constexpr (__is_same(To, From)) {
+    return from;
+  } else if constexpr (lanes<To> == 1 && lanes<From> == 1) {
     return static_cast<To>(from);
   } else {
-    return __builtin_convertvector(from, To);
+#if defined(__AVX512F__)  // one instruction, where the compiler takes several
+    constexpr bool wide = sizeof(To) == 64;
+    if constexpr (wide && __is_same(From, Pack<float, 8>) && __is_same(To, Pack<double, 8>)) {
+      return bit_cast<To>(_mm512_cvtps_pd(bit_cast<__m256>(from)));
+    } else if constexpr (__is_same(From, Pack<double, 8>) && __is_same(To, Pack<float, 8>)) {
+      return bit_cast<To>(_mm512_cvtpd_ps(bit_cast<__m512d>(from)));
+    } else if constexpr (wide && __is_same(element_t<From>, unsigned char) && lanes<To> == 8) {
+      return bit_cast<To>(_mm512_cvtepu8_epi64(_mm_cvtsi64_si128(bit_cast<long long>(from))));
+    } else if constexpr (wide && __is_same(element_t<From>, unsigned char) && lanes<To> == 16) {
+      return bit_cast<To>(_mm512_cvtepu8_epi32(bit_cast<__m128i>(from)));
+    } else if constexpr (wide && __is_same(element_t<From>, unsigned short) && lanes<To> == 16) {
+      return bit_cast<To>(_mm512_cvtepu16_epi32(bit_cast<__m256i>(from)));
+    } else
+#endif
+      return __builtin_convertvector(from, To);
   }
 }
 
@@ -202,16 +210,14 @@ KX_FN V fused(V a, V b, V c) {
 
 #else  // device: a value is a scalar
 
+template <class E, int>
+using Pack = E;
 template <class V>
 using bits_t = typename ValueTraits<V>::Bits;
 
 template <class V, class S>
 KX_FN V splat(S value) {
   return static_cast<V>(value);
-}
-template <class R, class V>
-KX_FN R first(V v) {
-  return static_cast<R>(v);
 }
 template <class To, class From>
 KX_FN To convert(From from) {
@@ -231,6 +237,18 @@ KX_FN double fused(double a, double b, double c) { return __builtin_fma(a, b, c)
 KX_FN float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 #endif
+
+// What S is to one lane of its own, to a lane of V: bits to its bits, a number to its number.
+template <bool bits, class V>
+struct LikeType {
+  using type = V;
+};
+template <class V>
+struct LikeType<true, V> {
+  using type = bits_t<V>;
+};
+template <class V, class S>
+using Like = typename LikeType<is_bits<element_t<S>>, V>::type;
 
 }  // namespace KX_ISA
 }  // namespace kexue

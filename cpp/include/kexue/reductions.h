@@ -1,14 +1,14 @@
 // The logsumexp family (kexue.fm 9070, 8823, 9034). One text for every CPU level and the GPU.
 //
 // A row function has up to four steps, written on a team (team.h):
-//   gather(team, inputs...) -> State   sweeps over a block of a row
+//   gather(team, inputs...) -> State   sweeps over a block of each row of the team
 //   merge(State, State) -> State       of two blocks of a row
 //   results(State) -> Results          the scalars of the row: values `out`, perhaps `invalid`
-//   finish(State) -> Done              the coefficients that each element needs
-//   each(done, kept, i, inputs...)     the value of element i, where the result has the row's shape
-// State and Done are packs or scalars throughout, so rows can be worked on side by side. `Term` is
-// the type of the steps along a row where it is not wide_t<T>, `kept` how many values a step keeps
-// for `each`.
+//   finish(State) -> Done              what each element of the row needs
+//   each(done, row, inputs...) -> step the value of element i, where the result has the row's shape
+// State, Results and Done have members of one type R, a scalar or a pack with a row in each lane.
+// `Term` is the type of the steps along a row where it is not wide_t<T>; `keeps` says how many
+// values the steps of gather keep for those of each.
 //
 // Leave one out: with m = max x and rest = sum of e^(x_i - m) without one of the largest,
 // log(sum(e^x)) = m + log1p(rest) and softmax_i = e^(x_i - m) / (1 + rest); 1 + rest is never
@@ -21,14 +21,6 @@
 namespace kexue {
 inline namespace KX_ISA {
 
-template <class V, class E, class I, class F>
-KX_FN V recall(Kept<E> kept, I i, F) {
-  return kept.template get<V>(i, 0);
-}
-template <class V, class I, class F>
-KX_FN V recall(NothingKept, I, F compute) {
-  return compute();
-}
 // e^(x - m), 1 where x is m itself.
 template <class T, class V>
 KX_FN V relative_exp(V x, V m) {
@@ -62,73 +54,79 @@ struct LogSum {
   R max, rest;
 };
 
-// A term as it is kept: its value in double, its parts in float.
-template <class V>
-constexpr int term_parts = sizeof(element_t<V>) == sizeof(double) ? 1 : 3;
-template <class Team, class I, class V>
-KX_FN void keep_term(const Team& team, I i, Exp<V> e) {
-  if constexpr (term_parts<V> == 1) {
-    team.keep(i, e.value());
-  } else {
-    team.keep(i, e.scale, e.r, e.z);
-  }
-}
-template <class T, class Team, class X>
-KX_FN LogSum<typename Team::Result> log_sum(const Team& team, X x) {
+template <class T, class Team, class X, class M>
+KX_FN auto log_sum(const Team& team, X x, M mask) {
   using V = typename Team::Value;
   using R = typename Team::Result;
-  const R max = team.max([&](auto i) { return x[i]; });
-  const V m = splat<V>(max);
-  R unit;
-  const ExpBase<V> base = exp_base<T, V>(max, unit);
-  const auto s = team.template sum<4>([&](auto i) {
-    const V v = x[i];
-    const auto tie = v == m;
-    const Exp<V> e = exp_term<T>(select(tie, base.still, v), base);  // inf - inf would spread
-    keep_term(team, i, e);
-    const V scale = select(tie, V{}, e.scale);
-    return Sums<V, 4>{scale, scale * e.r, scale * e.z, select(tie, splat<V>(1), V{})};
+  constexpr int parts = Exp<V>::parts;
+  const R max = team.max([&](auto row) {
+    const auto live = masked(row(x), row(mask), -infinity);
+    return [=](auto i) { return live[i]; };
   });
-  const R fraction = s[1] + s[2];
-  const R sum = s[0] + (fraction + (s[0] + fraction) * unit);
-  return {max, R(sum * element_t<R>(exp_lowered) + (s[3] - 1))};
+  R unit;
+  const auto base = exp_base<element_t<V>>(max, unit);
+  const auto s = team.template sum<parts + 1, parts>([&](auto row) {
+    const auto live = masked(row(x), row(mask), -infinity);
+    const ExpBase<V> from = row(base);
+    const V m = row(max), one = splat<V>(1);
+    return [=](auto i) {
+      const V v = live[i];
+      const auto below = v != m;
+      const Exp<V> e = exp_term<T>(v, from);
+      const V hi = select(below, e.hi, V{}), others = select(below, one, V{});
+      if constexpr (parts == 1) {
+        row.keep(i, e.hi);
+        return Sums<V, 2>{hi, others};
+      } else {
+        row.keep(i, e.hi, e.lo);
+        return Sums<V, 3>{hi, select(below, e.lo, V{}), others};
+      }
+    };
+  });
+  R sum = s[0];
+  if constexpr (parts == 2) sum = sum + s[1];
+  sum = (sum + sum * unit) * element_t<R>(exp_lowered);
+  return LogSum<R>{max, R(sum + ((element_t<R>(team.n) - 1) - s[parts]))};
 }
 
-// A factor of the row's terms that each element is multiplied by, in two parts of the terms' type.
-template <class T, class V, class R>
+// factor e^(x - max), and factor where x is max itself: for every row what that takes.
+template <class P>
 struct TermFactor {
-  ExpBase<V> base;
-  V hi, lo;
-  KX_FN TermFactor(R max, R factor) {
-    R unit;
-    base = exp_base<T, V>(max, unit);
-    unit = (factor + factor * unit) * element_t<R>(exp_lowered);
-    hi = splat<V>(unit);
-    lo = V{};
-    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) lo = splat<V>(unit - first<R>(hi));
-  }
+  ExpBase<P> base;
+  P hi, lo;  // what a term is multiplied by
+  P max, factor;
 };
-template <class V, class R, class E, class I, class F>
-KX_FN V term_times(const R& row, Kept<E> kept, I i, F) {
-  if constexpr (term_parts<V> == 1) {
-    return kept.template get<V>(i, 0) * row.hi;
-  } else {
-    const Exp<V> e = {kept.template get<V>(i, 0), kept.template get<V>(i, 1),
-                      kept.template get<V>(i, 2)};
-    return e.times(row.hi, row.lo);
-  }
+template <class T, class R>
+KX_FN auto term_factor(R max, Two<R> factor) {
+  using P = Pack<term_t<T>, lanes<R>>;
+  R unit;
+  const ExpBase<P> base = exp_base<term_t<T>>(max, unit);
+  const Two<R> whole = factor * quick_two_sum(splat<R>(1), unit);
+  const R lowered = whole.hi * element_t<R>(exp_lowered);
+  const P hi = convert<P>(lowered);
+  const R rest = (lowered - convert<R>(hi)) + whole.lo * element_t<R>(exp_lowered);
+  const R lo = select(abs(lowered) < splat<R>(infinity), rest, R{});
+  return TermFactor<P>{base, hi, convert<P>(lo), convert<P>(max), convert<P>(factor.hi)};
 }
-template <class V, class R, class I, class F>
-KX_FN V term_times(const R& row, NothingKept, I, F compute) {
-  return compute().times(row.hi, row.lo);
+template <class T, class R>
+KX_FN auto term_factor(R max, R factor) {
+  return term_factor<T>(max, Two<R>{factor, R{}});
 }
-
-// factor e^(x - max), and factor where x is max itself.
-template <class T, class R, class K, class I, class V>
-KX_FN V term_of(R max, R factor, K kept, I i, V x) {
-  const TermFactor<T, V, R> row(max, factor);
-  const V value = term_times<V>(row, kept, i, [&] { return exp_term<T>(x, row.base); });
-  return select(x == splat<V>(max), splat<V>(factor), value);
+template <class T, class Row, class P>
+KX_FN auto term_of(Row row, const TermFactor<P>& f) {
+  using V = typename Row::Value;
+  const ExpBase<V> from = row(f.base);
+  const V hi = row(f.hi), lo = row(f.lo), max = row(f.max), factor = row(f.factor);
+  return [=](auto i, V x) {
+    Exp<V> e;
+    if constexpr (Row::remembers) {
+      e.hi = row.recall(i, 0);
+      if constexpr (Exp<V>::parts == 2) e.lo = row.recall(i, 1);
+    } else {
+      e = exp_term<T>(x, from);
+    }
+    return select(x == max, factor, e.times(hi, lo));
+  };
 }
 
 template <class T, class R>
@@ -155,6 +153,16 @@ KX_FN R inverse_of(LogSum<R> s) {
   return select(s.max == splat<R>(-infinity), splat<R>(not_a_number), R(1 / (1 + s.rest)));
 }
 
+// The same with its rounding error.
+template <class R>
+KX_FN Two<R> inverse_two(LogSum<R> s) {
+  const Two<R> sum = two_sum(splat<R>(1), s.rest);
+  const R inverse = inverse_of(s);
+  const Two<R> back = two_product(inverse, sum.hi);
+  const R missing = ((1 - back.hi) - back.lo) - inverse * sum.lo;
+  return {inverse, select(abs(s.rest) < splat<R>(infinity), R(inverse * missing), R{})};
+}
+
 // log(sum(e^x)).  (n),mask(n)?->()
 template <class T>
 struct Logsumexp {
@@ -167,7 +175,7 @@ struct Logsumexp {
   };
   template <class Team, class X, class M>
   KX_FN auto gather(const Team& team, X x, M mask) const {
-    return log_sum<T>(team, masked(x, mask, -infinity));
+    return log_sum<T>(team, x, mask);
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
@@ -182,83 +190,85 @@ struct Logsumexp {
 // softmax_i = e^(x_i - m) / (1 + rest), and log(sum(e^x)) beside it.  (n),mask(n)?->(),(n)
 template <class T>
 struct Softmax : Logsumexp<T> {
-  static constexpr int kept = term_parts<term_t<T>>;
+  static constexpr int keeps = Exp<term_t<T>>::parts;
   template <class R>
-  struct Done {
-    R max, inverse;
-  };
-  template <class R>
-  KX_FN Done<R> finish(LogSum<R> s) const {
-    return {s.max, inverse_of(s)};
+  KX_FN auto finish(LogSum<R> s) const {
+    return term_factor<T>(s.max, inverse_two(s));
   }
-  template <class R, class K, class I, class X, class M>
-  KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask) const {
-    using V = Plain<decltype(x[i])>;
-    return select(mask[i], term_of<T>(row.max, row.inverse, kept, i, V(x[i])), V{});
+  template <class Done, class Row, class X, class M>
+  KX_FN auto each(const Done& done, Row row, X x, M mask) const {
+    using V = typename Row::Value;
+    const auto share = term_of<T>(row, done);
+    return [=, v = row(x), on = row(mask)](auto i) { return select(on[i], share(i, v[i]), V{}); };
   }
 };
 
-// log(softmax_i) = (x_i - m) - log1p(rest).  (n),mask(n)?->(n)
+// log(softmax_i) = (x_i - m) - log1p(rest), the difference of x_i and log(sum(e^x)) but for x_i =
+// m. (n),mask(n)?->(n)
 template <class T>
 struct LogSoftmax : Logsumexp<T> {
-  template <class R>
+  template <class P>
   struct Done {
-    R max, log_rest;
+    P max, log_rest;
+    P sum_hi, sum_lo;  // max + log_rest
   };
   template <class R>
-  KX_FN Done<R> finish(LogSum<R> s) const {
-    return {s.max, select(s.max == splat<R>(-infinity), splat<R>(not_a_number), log1p(s.rest))};
+  KX_FN auto finish(LogSum<R> s) const {
+    using P = Pack<term_t<T>, lanes<R>>;
+    const R nan = splat<R>(not_a_number);
+    const R log_rest = select(s.max == splat<R>(-infinity), nan, log1p(s.rest));
+    const Two<R> sum = two_sum(s.max, log_rest);
+    const P hi = convert<P>(sum.hi);
+    const R lo = (sum.hi - convert<R>(hi)) + sum.lo;
+    const auto finite = abs(sum.hi) < splat<R>(infinity);
+    return Done<P>{convert<P>(s.max), convert<P>(log_rest), hi,
+                   convert<P>(select(finite, lo, R{}))};
   }
-  template <class R, class K, class I, class X, class M>
-  KX_FN auto each(const Done<R>& row, K, I i, X x, M mask) const {
-    using V = Plain<decltype(x[i])>;
-    const V v = x[i], m = splat<V>(row.max), log_rest = splat<V>(row.log_rest);
-    V below = (v - m) - log_rest;
-    if constexpr (sizeof(element_t<V>) < sizeof(element_t<R>)) {  // v - m with its rounding error
-      const V tail = splat<V>(row.log_rest - first<R>(log_rest));
-      const Two<V> d = two_sum(v, V(-m));
-      const Two<V> b = two_sum(d.hi, V(-log_rest));
-      const auto far = d.hi < splat<V>(-0x1p100);
-      below = select(far, V(d.hi - log_rest), V(b.hi + (b.lo + (d.lo - tail))));
-    }
-    return select(mask[i], select(v == m, V(-log_rest), below), splat<V>(-infinity));
+  template <class D, class Row, class X, class M>
+  KX_FN auto each(const D& done, Row row, X x, M mask) const {
+    using V = typename Row::Value;
+    const V m = row(done.max), top = -V(row(done.log_rest));
+    const V hi = row(done.sum_hi), lo = row(done.sum_lo);
+    return [=, v = row(x), on = row(mask)](auto i) {
+      const V value = v[i];
+      const Two<V> d = two_sum(value, V(-hi));
+      const V below = select(abs(d.hi) < splat<V>(infinity), V(d.hi + (d.lo - lo)), d.hi);
+      return select(on[i], select(value == m, top, below), splat<V>(-infinity));
+    };
   }
 };
 
 // Gradient of logsumexp: g softmax_i, 0 for a row that is -inf throughout.  (n),(),mask(n)?->(n)
 template <class T>
 struct LogsumexpVjp {
+  static constexpr int keeps = Exp<term_t<T>>::parts;
   using Term = term_t<T>;
-  static constexpr int kept = term_parts<term_t<T>>;
   template <class R>
   struct State {
     LogSum<R> sum;
     R g;
   };
-  template <class R>
-  struct Done {
-    R max, factor;
-  };
   template <class Team, class X, class M>
   KX_FN auto gather(const Team& team, X x, typename Team::Result g, M mask) const {
-    return State<typename Team::Result>{log_sum<T>(team, masked(x, mask, -infinity)), g};
+    return State<typename Team::Result>{log_sum<T>(team, x, mask), g};
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     return {kexue::merge<T>(a.sum, b.sum), a.g};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
-    const auto nothing = s.sum.max == splat<R>(-infinity);
+  KX_FN auto finish(State<R> s) const {
     const R share = s.g / (1 + s.sum.rest);
-    return {s.sum.max, select(nothing, R{}, share)};
+    return term_factor<T>(s.sum.max, select(s.sum.max == splat<R>(-infinity), R{}, share));
   }
-  template <class R, class K, class I, class X, class G, class M>
-  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, M mask) const {
-    using V = Plain<decltype(x[i])>;
-    const V factor = splat<V>(row.factor);  // an undefined row is undefined throughout
-    const V value = term_of<T>(row.max, row.factor, kept, i, V(x[i]));
-    return select(mask[i], select(factor == factor, value, factor), V{});
+  template <class Done, class Row, class X, class G, class M>
+  KX_FN auto each(const Done& done, Row row, X x, G, M mask) const {
+    using V = typename Row::Value;
+    const auto share = term_of<T>(row, done);
+    const V factor = row(done.factor);  // an undefined row is undefined throughout
+    return [=, v = row(x), on = row(mask)](auto i) {
+      return select(on[i], select(factor == factor, share(i, v[i]), factor), V{});
+    };
   }
 };
 
@@ -287,17 +297,21 @@ struct SoftmaxVjp {
   KX_FN auto gather(const Team& team, X x, G g, M mask, typename Team::Result scale) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const V s = splat<V>(scale), least = splat<V>(-infinity);
-    const auto top = team.template top<1>([&](auto i) {
-      return Top<V, 1>{select(mask[i], key<V>(x[i], s), least), {select(mask[i], V(g[i]), V{})}};
+    const V least = splat<V>(-infinity);
+    const auto top = team.template top<1>([&](auto row) {
+      return [=, s = V(row(scale)), v = row(x), own = row(g), on = row(mask)](auto i) {
+        return Top<V, 1>{select(on[i], key<V>(v[i], s), least), {select(on[i], V(own[i]), V{})}};
+      };
     });
-    const V m = splat<V>(top.key), centre = splat<V>(top.beside[0]);
-    const auto sums = team.template sum<3>([&](auto i) {
-      const V v = select(mask[i], key<V>(x[i], s), least);
-      const V e = weight(v, m, s);
-      const auto tie = v == m;
-      const V h = select(mask[i], V(g[i]), V{}) - centre;
-      return Sums<V, 3>{select(tie, V{}, e), select(tie, splat<V>(1), V{}), times_or_zero(e, h)};
+    const auto sums = team.template sum<3>([&](auto row) {
+      const V s = row(scale), m = row(top.key), centre = row(top.beside[0]);
+      return [=, v = row(x), own = row(g), on = row(mask)](auto i) {
+        const V value = select(on[i], key<V>(v[i], s), least);
+        const V e = weight(value, m, s);
+        const auto tie = value == m;
+        const V h = select(on[i], V(own[i]), V{}) - centre;
+        return Sums<V, 3>{select(tie, V{}, e), select(tie, splat<V>(1), V{}), times_or_zero(e, h)};
+      };
     });
     return State<R>{{top.key, sums[0] + (sums[1] - 1)}, top.beside[0], sums[2], scale};
   }
@@ -318,13 +332,16 @@ struct SoftmaxVjp {
     const R inverse = inverse_of(s.sum);
     return {s.sum.max, s.centre, s.dot * inverse, s.scale * inverse, s.scale};
   }
-  template <class R, class K, class I, class X, class G, class M, class S>
-  KX_FN auto each(const Done<R>& row, K, I i, X x, G g, M mask, S) const {
-    using V = Plain<decltype(x[i])>;
-    const V s = splat<V>(row.scale);
-    const V e = weight(key<V>(x[i], s), splat<V>(row.max), s);
-    const V h = (g[i] - splat<V>(row.centre)) - splat<V>(row.mean);
-    return select(mask[i], times_or_zero(times_or_zero(e, h), splat<V>(row.factor)), V{});
+  template <class R, class Row, class X, class G, class M, class S>
+  KX_FN auto each(const Done<R>& done, Row row, X x, G g, M mask, S) const {
+    using V = typename Row::Value;
+    const V s = row(done.scale), m = row(done.max), factor = row(done.factor);
+    const V centre = row(done.centre), mean = row(done.mean);
+    return [=, v = row(x), own = row(g), on = row(mask)](auto i) {
+      const V e = weight(key<V>(v[i], s), m, s);
+      const V h = (own[i] - centre) - mean;
+      return select(on[i], times_or_zero(times_or_zero(e, h), factor), V{});
+    };
   }
 };
 
@@ -333,31 +350,36 @@ struct SoftmaxVjp {
 // over finite ones goes to.  (n),(n),mask(n)?->(n)
 template <class T>
 struct LogSoftmaxVjp {
+  static constexpr int keeps = Exp<term_t<T>>::parts;
   using Term = term_t<T>;
-  static constexpr int kept = term_parts<term_t<T>>;
   template <class R>
   struct State {
     LogSum<R> sum;
     R top, others;  // sums of g where x is the maximum, and elsewhere
     R ups, downs;   // how many g are inf, and -inf
   };
-  template <class R>
+  template <class P, class R>
   struct Done {
-    R max, inverse, rest, total, winner, ups, downs;
+    TermFactor<P> share;  // p sum(g)
+    R rest, winner, ups, downs;
   };
+  // e^x is 0 in T below.
+  static constexpr double least_exponent = sizeof(T) == sizeof(double) ? -745.2 : -104.0;
   template <class Team, class X, class G, class M>
   KX_FN auto gather(const Team& team, X x, G g, M mask) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto live = masked(x, mask, -infinity);
-    const LogSum<R> sum = log_sum<T>(team, live);
-    const V m = splat<V>(sum.max), one = splat<V>(1), all = splat<V>(infinity);
-    const auto sums = team.template sum<4>([&](auto i) {
-      const V own = select(mask[i], V(g[i]), V{});
-      const V finite = select(abs(own) == all, V{}, own);
-      const auto tie = live[i] == m;
-      return Sums<V, 4>{select(tie, finite, V{}), select(tie, V{}, finite),
-                        select(own == all, one, V{}), select(own == -all, one, V{})};
+    const LogSum<R> sum = log_sum<T>(team, x, mask);
+    const auto sums = team.template sum<4, 2>([&](auto row) {
+      const V m = row(sum.max), one = splat<V>(1), all = splat<V>(infinity);
+      const auto live = masked(row(x), row(mask), -infinity);
+      return [=, given = row(g), on = row(mask)](auto i) {
+        const V own = select(on[i], V(given[i]), V{});
+        const V finite = select(abs(own) == all, V{}, own);
+        const auto tie = live[i] == m;
+        return Sums<V, 4>{select(tie, finite, V{}), select(tie, V{}, finite),
+                          select(own == all, one, V{}), select(own == -all, one, V{})};
+      };
     });
     return State<R>{sum, sums[0], sums[1], sums[2], sums[3]};
   }
@@ -370,34 +392,40 @@ struct LogSoftmaxVjp {
             a.ups + b.ups, a.downs + b.downs};
   }
   template <class R>
-  KX_FN Done<R> finish(State<R> s) const {
-    const R inverse = inverse_of(s.sum), total = s.top + s.others;
-    const R winner = select(s.sum.rest < splat<R>(1), R(s.sum.rest * inverse * total - s.others),
-                            splat<R>(not_a_number));
-    return {s.sum.max, inverse, R(s.sum.rest * inverse), total, winner, s.ups, s.downs};
+  KX_FN auto finish(State<R> s) const {
+    const R inverse = inverse_of(s.sum), total = s.top + s.others, rest = s.sum.rest * inverse;
+    const R winner =
+        select(s.sum.rest < splat<R>(1), R(rest * total - s.others), splat<R>(not_a_number));
+    const auto share = term_factor<T>(s.sum.max, R(inverse * total));
+    return Done<Plain<decltype(share.hi)>, R>{share, rest, winner, s.ups, s.downs};
   }
   // The limit of g_i - p_i sum(g) over the infinite g: 0 without any, NaN where it is not unique.
-  template <class V>
-  KX_FN static V infinite_part(V own, V p, V rest, V ups, V downs) {
+  template <class V, class M>
+  KX_FN static V infinite_part(V own, M counts, V rest, V ups, V downs) {
     const V one = splat<V>(1), all = splat<V>(infinity);
     const auto up = own == all, down = own == -all;
-    const auto counts = p > V{}, alone = !(rest > V{});
+    const auto alone = !(rest > V{});
     const auto rises = (up & !alone) | ((select(down, V(downs - one), downs) > V{}) & counts);
     const auto falls = (down & !alone) | ((select(up, V(ups - one), ups) > V{}) & counts);
     return select(rises, select(falls, splat<V>(not_a_number), all), select(falls, -all, V{}));
   }
-  template <class R, class K, class I, class X, class G, class M>
-  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G g, M mask) const {
-    using V = Plain<decltype(x[i])>;
-    const V v = x[i], m = splat<V>(row.max), own = g[i], winner = splat<V>(row.winner);
-    const V p = term_of<T>(row.max, row.inverse, kept, i, v);
-    const V finite = select(abs(own) == splat<V>(infinity), V{}, own);
-    const V plain = finite - times_or_zero(p, splat<V>(row.total));
-    const auto tie = v == m;
-    const V value = select(tie, select(winner == winner, winner, plain), plain);
-    const V rest = select(tie, splat<V>(row.rest), V(1 - p));
-    const V limit = infinite_part(own, p, rest, splat<V>(row.ups), splat<V>(row.downs));
-    return select(mask[i], V(value + limit), V{});
+  template <class D, class Row, class X, class G, class M>
+  KX_FN auto each(const D& done, Row row, X x, G g, M mask) const {
+    using V = typename Row::Value;
+    const auto share = term_of<T>(row, done.share);
+    const V m = row(done.share.max), winner = row(done.winner), others = row(done.rest);
+    const V ups = row(done.ups), downs = row(done.downs);
+    return [=, v = row(x), given = row(g), on = row(mask)](auto i) {
+      const V value = v[i], own = given[i];
+      const V finite = select(abs(own) == splat<V>(infinity), V{}, own);
+      const V plain = finite - share(i, value);
+      const auto tie = value == m;
+      const V gradient = select(tie, select(winner == winner, winner, plain), plain);
+      // Whether p is above 0, and how far below 1.
+      const auto counts = tie | (value - m > splat<V>(least_exponent));
+      const V rest = select(tie, others, splat<V>(1));
+      return select(on[i], V(gradient + infinite_part(own, counts, rest, ups, downs)), V{});
+    };
   }
 };
 
@@ -418,20 +446,22 @@ struct SoftmaxEntropy {
   KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const V s = splat<V>(scale), least = splat<V>(-infinity);
-    const auto value = [&](auto i) {
-      return select(mask[i], SoftmaxVjp<T>::template key<V>(x[i], s), least);
+    const auto value = [&](auto row) {
+      return [=, s = V(row(scale)), v = row(x), on = row(mask)](auto i) {
+        return select(on[i], SoftmaxVjp<T>::template key<V>(v[i], s), splat<V>(-infinity));
+      };
     };
-    const auto max = team.max(value);
-    const V m = splat<V>(max);
-    const auto sums = team.template sum<4>([&](auto i) {
-      const V v = value(i);
-      const auto tie = v == m;
-      const V d = scaled_difference(v, m, abs(s));
-      const V e = exp_or_zero<T>(d);
-      const V one = splat<V>(1);
-      return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d),
-                        select(mask[i], one, V{})};
+    const R max = team.max(value);
+    const auto sums = team.template sum<4>([&](auto row) {
+      const V m = row(max), size = abs(V(row(scale))), one = splat<V>(1);
+      return [=, keys = value(row), on = row(mask)](auto i) {
+        const V v = keys(i);
+        const auto tie = v == m;
+        const V d = scaled_difference(v, m, size);
+        const V e = exp_or_zero<T>(d);
+        return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d),
+                          select(on[i], one, V{})};
+      };
     });
     return State<R>{{max, sums[0] + (sums[1] - 1)}, sums[2], sums[3], scale};
   }
@@ -491,21 +521,23 @@ struct SoftmaxEntropyVjp {
     return {s.entropy.sum.max, s.entropy.dot * inverse, -s.g * s.entropy.scale * inverse,
             s.entropy.scale};
   }
-  template <class R, class K, class I, class X, class G, class M, class S>
-  KX_FN auto each(const Done<R>& row, K, I i, X x, G, M mask, S) const {
-    using V = Plain<decltype(x[i])>;
-    const V s = splat<V>(row.scale), m = splat<V>(row.max);
-    const V d = scaled_difference(SoftmaxVjp<T>::template key<V>(x[i], s), m, abs(s));
-    const V e = exp_or_zero<T>(d), factor = splat<V>(row.factor);
-    const V bent = select(d == splat<V>(-infinity), e, V(e * (d - splat<V>(row.mean))));
-    return select(mask[i], times_or_zero(bent, factor), V{});
+  template <class R, class Row, class X, class G, class M, class S>
+  KX_FN auto each(const Done<R>& done, Row row, X x, G, M mask, S) const {
+    using V = typename Row::Value;
+    const V s = row(done.scale), m = row(done.max), mean = row(done.mean);
+    const V factor = row(done.factor);
+    return [=, v = row(x), on = row(mask)](auto i) {
+      const V d = scaled_difference(SoftmaxVjp<T>::template key<V>(v[i], s), m, abs(s));
+      const V e = exp_or_zero<T>(d);
+      const V bent = select(d == splat<V>(-infinity), e, V(e * (d - mean)));
+      return select(on[i], times_or_zero(bent, factor), V{});
+    };
   }
 };
 
 // softmax(scale x) with a scale per row, >= 0.  (n),mask(n)?,()->(n)
 template <class T>
 struct ScaledSoftmax {
-  static constexpr int kept = 1;
   template <class R>
   struct State {
     LogSum<R> sum;
@@ -522,15 +554,18 @@ struct ScaledSoftmax {
   template <class Team, class X, class M>
   KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
     using V = typename Team::Value;
-    const auto live = masked(x, mask, -infinity);
-    const auto max = team.max([&](auto i) { return live[i]; });
-    const V m = splat<V>(max), s = splat<V>(scale);
-    const auto sums = team.template sum<2>([&](auto i) {
-      const V v = live[i];
-      const auto tie = v == m;
-      const V e = weight(v, m, s);
-      team.keep(i, e);
-      return Sums<V, 2>{select(tie, V{}, e), select(tie, splat<V>(1), V{})};
+    const auto max = team.max([&](auto row) {
+      const auto live = masked(row(x), row(mask), -infinity);
+      return [=](auto i) { return live[i]; };
+    });
+    const auto sums = team.template sum<2>([&](auto row) {
+      const auto live = masked(row(x), row(mask), -infinity);
+      const V m = row(max), s = row(scale);
+      return [=](auto i) {
+        const V v = live[i];
+        const auto tie = v == m;
+        return Sums<V, 2>{select(tie, V{}, weight(v, m, s)), select(tie, splat<V>(1), V{})};
+      };
     });
     return State<typename Team::Result>{{max, sums[0] + (sums[1] - 1)}, scale};
   }
@@ -546,12 +581,13 @@ struct ScaledSoftmax {
   KX_FN Done<R> finish(State<R> s) const {
     return {s.sum.max, inverse_of(s.sum), s.scale};
   }
-  template <class R, class K, class I, class X, class M, class S>
-  KX_FN auto each(const Done<R>& row, K kept, I i, X x, M mask, S) const {
-    using V = Plain<decltype(x[i])>;
-    const V e =
-        recall<V>(kept, i, [&] { return weight<V>(x[i], splat<V>(row.max), splat<V>(row.scale)); });
-    return select(mask[i], V(e * splat<V>(row.inverse)), V{});
+  template <class R, class Row, class X, class M, class S>
+  KX_FN auto each(const Done<R>& done, Row row, X x, M mask, S) const {
+    using V = typename Row::Value;
+    const V m = row(done.max), s = row(done.scale), inverse = row(done.inverse);
+    return [=, v = row(x), on = row(mask)](auto i) {
+      return select(on[i], V(weight(V(v[i]), m, s) * inverse), V{});
+    };
   }
 };
 
@@ -577,8 +613,9 @@ struct EntropyScaleOfMask {
   template <class Team, class M>
   KX_FN auto gather(const Team& team, M mask) const {
     using V = typename Team::Value;
-    const auto s =
-        team.template sum<1>([&](auto i) { return Sums<V, 1>{select(mask[i], splat<V>(1), V{})}; });
+    const auto s = team.template sum<1, 1>([&](auto row) {
+      return [=, on = row(mask)](auto i) { return Sums<V, 1>{select(on[i], splat<V>(1), V{})}; };
+    });
     return State<typename Team::Result>{s[0]};
   }
   template <class R>
@@ -659,17 +696,26 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
     const V k = (x.rounded - Format<double>::round) + (m.k - mk.k) + lift;
     const V low = splat<V>(-1086.0), high = splat<V>(900.0);
     const V clamped = minimum(maximum(k, low), high);
-    const V mantissa = ((1 + m.g) / (1 + mk.g)) * (1 + (x.r + x.r * x.r * x.q));
+    const V part = 1 + m.g, whole = 1 + mk.g, inverse = 1 / whole, ratio = part * inverse;
+    const Two<V> back = two_product(ratio, whole);
+    const V ratio_lo = ((part - back.hi) - back.lo) * inverse;
+    const V mantissa = ratio + (ratio * (x.r + x.r * x.r * x.q) + ratio_lo);
     e = mantissa * power_of_two(V(clamped + Format<double>::round), 64) * 0x1p-64;
     e = select(d.hi < splat<V>(-3900.0), V{}, e);
     e = select(t.key == t.key, e, nan);
   } else {
     // The two keys would cancel; their parts are the more precise.
     const V d = (t.a - top.a) + (log(abs(t.b)) - log(abs(top.b)));
-    e = exp_nonpositive<T>(select(d > V{}, V{}, d));
+    // Where larger terms leave nothing behind, how small the others are tells them from 0.
+    if constexpr (sizeof(element_t<V>) == sizeof(double)) {
+      e = exp_nonpositive<double>(select(d > V{}, V{}, d));
+    } else {
+      e = exp_nonpositive<T>(select(d > V{}, V{}, d));
+    }
   }
   const auto both = (t.a == top.a) & (abs(top.b) < splat<V>(infinity));
   const V share = select(both, abs(V(t.b / top.b)), one);
+  e = select(both & (e == e), share, e);  // without the rounding errors of a
   const V infinite = select(t.key == top.key, share, select(t.key == t.key, V{}, nan));
   e = select(abs(top.key) == splat<V>(infinity), infinite, e);
   e = select(t.key == splat<V>(-infinity), V{}, e);
@@ -692,23 +738,31 @@ template <class T, class Team, class X, class B, class M>
 KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
   using V = typename Team::Value;
   using R = typename Team::Result;
-  const auto term = [&](auto i) { return weighted_term(V(x[i]), select(mask[i], V(b[i]), V{})); };
-  const auto best = team.template top<2>([&](auto i) {
-    const Term<V> t = term(i);
-    return Top<V, 2>{t.key, {t.a, t.b}};
+  const auto terms = [&](auto row) {
+    return [=, v = row(x), w = row(b), on = row(mask)](auto i) {
+      return weighted_term(V(v[i]), select(on[i], V(w[i]), V{}));
+    };
+  };
+  const auto best = team.template top<2>([&](auto row) {
+    return [=, term = terms(row)](auto i) {
+      const Term<V> t = term(i);
+      return Top<V, 2>{t.key, {t.a, t.b}};
+    };
   });
   const Term<R> leader = {best.key, best.beside[0], best.beside[1]};
-  const Term<V> top = {splat<V>(leader.key), splat<V>(leader.a), splat<V>(leader.b)};
-  const auto s = team.template sum<2>([&](auto i) {
-    const Term<V> t = term(i);
+  const auto s = team.template sum<2>([&](auto row) {
+    const Term<V> top = {row(leader.key), row(leader.a), row(leader.b)};
     const V one = splat<V>(1);
-    // Terms as large as the top one are counted, so that opposite ones leave nothing behind.
-    const auto same = same_term(t, top), opposite = same_term({t.key, t.a, V(-t.b)}, top);
-    const auto tie = same | opposite;
-    const V ratio = term_ratio<T>(t, top), side = select(opposite, -one, one);
-    const auto infinite = (top.key == splat<V>(infinity)) & (t.key == top.key);
-    return Sums<V, 2>{select(tie, V{}, select(infinite, V(ratio - one), ratio)),
-                      select(tie, side, select(infinite, one, V{}))};
+    return [=, term = terms(row)](auto i) {
+      const Term<V> t = term(i);
+      // Terms as large as the top one are counted, so that opposite ones leave nothing behind.
+      const auto same = same_term(t, top), opposite = same_term({t.key, t.a, V(-t.b)}, top);
+      const auto tie = same | opposite;
+      const V ratio = term_ratio<T>(t, top), side = select(opposite, -one, one);
+      const auto infinite = (top.key == splat<V>(infinity)) & (t.key == top.key);
+      return Sums<V, 2>{select(tie, V{}, select(infinite, V(ratio - one), ratio)),
+                        select(tie, side, select(infinite, one, V{}))};
+    };
   });
   return WeightedLogSum<R>{leader, s[0] + s[1], s[0] + (s[1] - 1)};
 }
@@ -795,14 +849,16 @@ struct LogsumexpWeightedVjp {
     const Term<R> top = s.sum.top;
     return {top.key, top.a, top.b, select(top.key == splat<R>(-infinity), R{}, factor)};
   }
-  template <class R, class K, class I, class X, class B, class G, class M>
-  KX_FN auto each(const Done<R>& row, K, I i, X x, B b, G, M mask) const {
-    using V = Plain<decltype(x[i])>;
-    const Term<V> top = {splat<V>(row.key), splat<V>(row.a), splat<V>(row.b)};
-    const Term<V> t = weighted_term(V(x[i]), select(mask[i], V(b[i]), V{}));
-    const V factor = splat<V>(row.factor);
-    const V value = times_or_zero(term_ratio<T>(t, top), factor);
-    return select(t.b == V{}, V{}, select(factor == factor, value, factor));
+  template <class R, class Row, class X, class B, class G, class M>
+  KX_FN auto each(const Done<R>& done, Row row, X x, B b, G, M mask) const {
+    using V = typename Row::Value;
+    const Term<V> top = {row(done.key), row(done.a), row(done.b)};
+    const V factor = row(done.factor);
+    return [=, v = row(x), w = row(b), on = row(mask)](auto i) {
+      const Term<V> t = weighted_term(V(v[i]), select(on[i], V(w[i]), V{}));
+      const V value = times_or_zero(term_ratio<T>(t, top), factor);
+      return select(t.b == V{}, V{}, select(factor == factor, value, factor));
+    };
   }
 };
 
@@ -824,17 +880,21 @@ struct Logmeanexp {
   KX_FN auto gather(const Team& team, X x, W w) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const V least = splat<V>(-infinity);
-    const auto value = [&](auto i) { return select(w[i] == V{}, least, V(x[i])); };
-    const auto max = team.max(value);
-    const V m = splat<V>(max);
-    const auto s = team.template sum<4>([&](auto i) {
-      const V v = value(i), weight = w[i];
-      const V d = select(v == m, V{}, V(v - m));
-      const V e = relative_exp<T>(v, m);
-      team.keep(i, e);
-      return Sums<V, 4>{times_or_zero(weight, expm1_nonpositive<T>(d)), times_or_zero(weight, e),
-                        weight, select(weight < V{}, splat<V>(1), V{})};
+    const auto values = [&](auto row) {
+      return [=, v = row(x), weight = row(w)](auto i) {
+        return select(weight[i] == V{}, splat<V>(-infinity), V(v[i]));
+      };
+    };
+    const R max = team.max(values);
+    const auto s = team.template sum<4>([&](auto row) {
+      const V m = row(max);
+      return [=, value = values(row), weights = row(w)](auto i) {
+        const V v = value(i), weight = weights[i];
+        const V d = select(v == m, V{}, V(v - m));
+        const V e = relative_exp<T>(v, m);
+        return Sums<V, 4>{times_or_zero(weight, expm1_nonpositive<T>(d)), times_or_zero(weight, e),
+                          weight, select(weight < V{}, splat<V>(1), V{})};
+      };
     });
     return State<R>{max, s[0], s[1], s[2], s[3]};
   }
@@ -860,7 +920,6 @@ struct Logmeanexp {
 // Its gradient: g w_i e^(x_i) / sum(w e^x).  (n),(),(n)?->(n)
 template <class T>
 struct LogmeanexpVjp {
-  static constexpr int kept = 1;
   template <class R>
   struct State {
     typename Logmeanexp<T>::template State<R> mean;
@@ -894,17 +953,17 @@ struct LogmeanexpVjp {
   KX_FN Results<R> results(State<R> s) const {
     return {s.mean.negative};
   }
-  template <class R, class K, class I, class X, class G, class W>
-  KX_FN auto each(const Done<R>& row, K kept, I i, X x, G, W w) const {
-    using V = Plain<decltype(x[i])>;
-    const V weight = w[i], factor = splat<V>(row.factor);
-    const V e = recall<V>(kept, i, [&] {
-      const V v = select(weight == V{}, splat<V>(-infinity), V(x[i]));
-      return relative_exp<T>(v, splat<V>(row.max));
-    });
-    // The weight with the factor first: with the term it may leave the normal range.
-    const V value = select(factor == factor, times_or_zero(e, V(weight * factor)), factor);
-    return select(weight == V{}, splat<V>(row.absent), value);
+  template <class R, class Row, class X, class G, class W>
+  KX_FN auto each(const Done<R>& done, Row row, X x, G, W w) const {
+    using V = typename Row::Value;
+    const V m = row(done.max), factor = row(done.factor), absent = row(done.absent);
+    return [=, v = row(x), weights = row(w)](auto i) {
+      const V weight = weights[i];
+      const V e = relative_exp<T>(select(weight == V{}, splat<V>(-infinity), V(v[i])), m);
+      // The weight with the factor first: with the term it may leave the normal range.
+      const V value = select(factor == factor, times_or_zero(e, V(weight * factor)), factor);
+      return select(weight == V{}, absent, value);
+    };
   }
 };
 
@@ -915,7 +974,8 @@ struct LogmeanexpVjp {
 template <class T>
 struct LogsumexpBounds {
   wide_t<T> order, tau;
-  bool uniform;  // p is not given: 1/n
+  wide_t<T> tolerance;  // how far the sum of p may be from 1
+  bool uniform;         // p is not given: 1/n
   template <class R>
   struct State {
     R max, sum, count, top, weights, moment, bend, negative, unordered;
@@ -937,19 +997,23 @@ struct LogsumexpBounds {
   KX_FN auto gather(const Team& team, X x, P p) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto max = team.max([&](auto i) { return x[i]; });
-    const auto top = team.max([&](auto i) { return p[i]; });
-    const V log_top = log(splat<V>(top));
-    const auto s = team.template sum<7>([&](auto i) {
-      const V v = x[i], w = p[i], one = splat<V>(1);
-      const V bend = bent(select(w == splat<V>(top), V{}, V(log(w) - log_top)));
-      return Sums<V, 7>{v,
-                        one,
-                        w,
-                        times_or_skip(w, v),
-                        times_or_skip(w, bend),
-                        select(w >= V{}, V{}, one),
-                        select(v == v, V{}, one)};
+    const R max = team.max([&](auto row) { return [v = row(x)](auto i) { return v[i]; }; });
+    const R top =
+        team.max([&](auto row) { return [weights = row(p)](auto i) { return weights[i]; }; });
+    const R log_top = log(top);
+    const auto s = team.template sum<7>([&](auto row) {
+      const V most = row(top), log_most = row(log_top), one = splat<V>(1);
+      return [=, *this, values = row(x), weights = row(p)](auto i) {
+        const V v = values[i], w = weights[i];
+        const V bend = bent(select(w == most, V{}, V(log(w) - log_most)));
+        return Sums<V, 7>{v,
+                          one,
+                          w,
+                          times_or_skip(w, v),
+                          times_or_skip(w, bend),
+                          select(w >= V{}, V{}, one),
+                          select(v == v, V{}, one)};
+      };
     });
     return State<R>{max, s[0], s[1], top, s[2], s[3], s[4], s[5], s[6]};
   }
@@ -982,7 +1046,7 @@ struct LogsumexpBounds {
     R renyi = order == 1 ? R(-log_top - bend) : R(-log_top - log1p(bend) / E(order - 1));
     const R weighted = uniform ? mean : R(s.moment / s.weights + tau * renyi);
     const R off = abs(R(s.weights - 1));
-    const auto sound = (s.negative == R{}) & (off <= splat<R>(tolerance()));
+    const auto sound = (s.negative == R{}) & (off <= splat<R>(tolerance));
     const R invalid = uniform ? R{} : select(sound, R{}, splat<R>(1));
     const auto some = s.count > R{};
     const R max = select(s.unordered == R{}, s.max, nan);
@@ -990,10 +1054,6 @@ struct LogsumexpBounds {
              select(invalid == R{}, select(some, weighted, splat<R>(-infinity)), nan),
              select(some, R(max + log_n), splat<R>(-infinity))},
             invalid};
-  }
-  // p may be off by 1e-6, and by what rounding to T does to it
-  KX_FN static constexpr double tolerance() {
-    return sizeof(T) == 8 ? 1e-6 : sizeof(T) == 4 ? 1.2e-6 : __is_same(T, Half) ? 1e-3 : 8e-3;
   }
 };
 
@@ -1012,15 +1072,19 @@ struct LogsumexpLipschitz {
   template <class Team, class X, class Y>
   KX_FN auto gather(const Team& team, X x, Y y) const {
     using V = typename Team::Value;
-    const auto lx = log_sum<T>(team, x), ly = log_sum<T>(team, y);
-    const auto apart = [&](auto i) {
-      const V a = x[i], b = y[i];
-      return select(a == b, V{}, abs(V(a - b)));
+    const auto lx = log_sum<T>(team, x, Everything{}), ly = log_sum<T>(team, y, Everything{});
+    const auto apart = [&](auto row) {
+      return [v = row(x), w = row(y)](auto i) {
+        const V a = v[i], b = w[i];
+        return select(a == b, V{}, abs(V(a - b)));
+      };
     };
     const auto distance = team.max(apart);
-    const auto nan = team.template sum<1>([&](auto i) {
-      const V d = apart(i);
-      return Sums<V, 1>{select(d == d, V{}, splat<V>(1))};
+    const auto nan = team.template sum<1, 1>([&](auto row) {
+      return [far = apart(row)](auto i) {
+        const V d = far(i);
+        return Sums<V, 1>{select(d == d, V{}, splat<V>(1))};
+      };
     });
     return State<typename Team::Result>{lx, ly, distance, nan[0]};
   }
@@ -1045,18 +1109,17 @@ struct LogsumexpLipschitz {
 // For C++ callers: one row on the calling thread.
 template <class T>
 inline wide_t<T> logsumexp(const T* x, index n) {
-  return Logsumexp<T>{}
-      .results(Logsumexp<T>{}.gather(SerialTeam<wide_t<T>>{n}, Row<T>{x, n}, Everything{}))
-      .out[0];
+  const Logsumexp<T> f;
+  const Row<T, term_t<T>> row = {x, n};
+  return f.results(f.gather(SerialTeam<T>{n}, row, Everything{})).out[0];
 }
 template <class T>
 inline void softmax(const T* x, index n, T* out) {
   const Softmax<T> f;
-  const Row<T> row = {x, n};
-  const auto done = f.finish(f.gather(SerialTeam<wide_t<T>>{n}, row, Everything{}));
-  for (index i = 0; i < n; ++i) {
-    store_wide<T>(out + i, f.each(done, NothingKept{}, i, row, Everything{}));
-  }
+  const Row<T, term_t<T>> row = {x, n};
+  const auto done = f.finish(f.gather(SerialTeam<T>{n}, row, Everything{}));
+  const auto each = f.each(done, LaneRow<term_t<T>>{}, row, Everything{});
+  for (index i = 0; i < n; ++i) store_wide<T>(out + i, each(i));
 }
 
 #endif

@@ -1,6 +1,7 @@
-// How a row is read. An algorithm writes x[i]; what i is depends on who works on the row: a
-// `Full` or `Part` register of neighbours (one CPU thread on one row), or a plain index (a CUDA
-// thread on one element, or a CPU thread on one element of many rows at once).
+// How rows are read. An algorithm takes one row of an operand, row(x), and writes x[i]; what i is
+// depends on who works on the row: a `Full` or `Part` register of neighbours (one CPU thread on one
+// row), or a plain index (a CUDA thread on one element, or a CPU thread on one element of many rows
+// at once).
 #pragma once
 
 #include "math.h"
@@ -53,6 +54,10 @@ struct Everything {
   KX_FN Always operator[](I) const {
     return {};
   }
+  template <class Row>
+  KX_FN Everything of(Row) const {
+    return {};
+  }
 };
 
 // A row whose values are all `value`, for an absent operand.
@@ -63,6 +68,16 @@ struct Same {
   KX_FN V operator[](I) const {
     return value;
   }
+  template <class Row>
+  KX_FN Same of(Row) const {
+    return *this;
+  }
+};
+
+// Two results of a step, for row functions that write two rows.
+template <class V>
+struct Pair {
+  V first, second;
 };
 
 #if !defined(__CUDACC__)
@@ -103,11 +118,48 @@ KX_FN void store_part(void* to, Raw raw, int bytes) {
   }
 }
 
-// A contiguous stretch of one row, a register at a time.
-template <class T, class V>
+// One row of a team that has several, one after the other. Called with a value of each row it gives
+// that row's in every lane of a step's register; called with anything else, that row's part of it.
+// What a step keeps (and has room for) a later sweep can recall.
+template <class V, bool looks_ahead = false, bool recalls = false>
+struct RowOf {
+  using Value = V;
+  static constexpr bool remembers = recalls;
+  int j;
+  element_t<V>* kept = nullptr;
+  index pitch = 0;
+  template <class S>
+  KX_FN auto operator()(const S& s) const {
+    if constexpr (__is_class(S)) {
+      return s.of(*this);
+    } else {
+      return splat<Like<V, S>>(lane(s, j));
+    }
+  }
+  template <class At, class... Vs>
+  KX_FN void keep(At at, Vs... values) const {
+    if (kept) {
+      element_t<V>* to = kept + at.i;
+      ((store(to, values), to += pitch), ...);
+    }
+  }
+  template <class At>
+  KX_FN V recall(At at, int k) const {
+    return load<V>(kept + k * pitch + at.i);
+  }
+};
+
+// A contiguous stretch of a row, a register at a time; what will be read later is fetched by the
+// way, where the row is asked to.
+template <class T, class V, bool looks_ahead>
 struct RowView {
   const char* data;
-  KX_FN V operator[](Full at) const { return load_wide<T, V>(data + at.i * index(sizeof(T))); }
+  index ahead;
+  KX_FN V operator[](Full at) const {
+    const char* from = data + at.i * index(sizeof(T));
+    if constexpr (looks_ahead) __builtin_prefetch(from + ahead, 0, 2);
+    return load_wide<T, V>(from);
+  }
   KX_FN V operator[](Part at) const {
     const auto raw = load_part<Pack<typename Storage<T>::type, lanes<V>>>(
         data + at.i * index(sizeof(T)), at.count * int(sizeof(T)));
@@ -125,12 +177,35 @@ struct RowFlags {
   }
 };
 
+// The same stretch of several rows.
+template <class T, class V>
+struct RowsView {
+  const char* const* data;
+  index ahead;
+  template <bool looks_ahead, bool recalls>
+  KX_FN RowView<T, V, looks_ahead> of(RowOf<V, looks_ahead, recalls> row) const {
+    return {data[row.j], ahead};
+  }
+};
+template <class V>
+struct RowsFlags {
+  const char* const* data;  // null: all true
+  template <class Row>
+  KX_FN RowFlags<V> of(Row row) const {
+    return {data ? data[row.j] : nullptr};
+  }
+};
+
 // One element of lanes<V> neighbouring rows, `pitch` elements from one core index to the next.
 template <class T, class V>
 struct LaneView {
   const char* data;
   index pitch;
   KX_FN V operator[](index i) const { return load_wide<T, V>(data + i * pitch * index(sizeof(T))); }
+  template <class Row>
+  KX_FN LaneView of(Row) const {
+    return *this;
+  }
 };
 template <class V>
 struct LaneFlags {
@@ -140,18 +215,52 @@ struct LaneFlags {
   KX_FN auto operator[](index i) const {
     return RowFlags<V>::test(data ? load<Raw>(data + i * pitch) : Raw{} + 1);
   }
+  template <class Row>
+  KX_FN LaneFlags of(Row) const {
+    return *this;
+  }
 };
 
 #endif
 
+// A row whose elements are worked on one at a time, or a row in each lane: values of rows are as
+// they are, but for their type.
+template <class V, bool recalls = false>
+struct LaneRow {
+  using Value = V;
+  static constexpr bool remembers = recalls;
+  V* kept = nullptr;
+  index pitch = 0;
+  template <class S>
+  KX_FN auto operator()(const S& s) const {
+    if constexpr (__is_class(S)) {
+      return s.of(*this);
+    } else {
+      return convert<Like<V, S>>(s);
+    }
+  }
+  template <class... Vs>
+  KX_FN void keep(index i, Vs... values) const {
+    if (kept) {
+      V* to = kept + i;
+      ((*to = values, to += pitch), ...);
+    }
+  }
+  KX_FN V recall(index i, int k) const { return kept[k * pitch + i]; }
+};
+
 // One row of scalars with any stride: a CUDA thread's view, and that of a C++ caller.
-template <class T>
+template <class T, class V = wide_t<T>>
 struct Row {
   const void* data;
   index n;
   index stride = sizeof(T);  // bytes
-  KX_FN wide_t<T> operator[](index i) const {
-    return load_wide<T, wide_t<T>>(static_cast<const char*>(data) + i * stride);
+  KX_FN V operator[](index i) const {
+    return load_wide<T, V>(static_cast<const char*>(data) + i * stride);
+  }
+  template <class Of>
+  KX_FN Row of(Of) const {
+    return *this;
   }
 };
 struct FlagRow {
@@ -159,6 +268,10 @@ struct FlagRow {
   index stride = 1;
   KX_FN bool operator[](index i) const {
     return data == nullptr || static_cast<const unsigned char*>(data)[i * stride] != 0;
+  }
+  template <class R>
+  KX_FN FlagRow of(R) const {
+    return *this;
   }
 };
 

@@ -1,5 +1,9 @@
-// A team is whoever works on one row, with the verbs an algorithm needs: max, top, sum, keep.
-// Value is what one step handles, Result what a verb returns for the row.
+// A team is whoever works on a row, or on some rows one after the other or side by side, with the
+// verbs an algorithm needs: max, top, sum. Value is what one step handles, Result what a verb
+// returns: a value of each row.
+//
+// A verb takes a function of a row (row.h) that gives the step: a function of the element. What a
+// step needs of its row is fetched once per row that way.
 #pragma once
 
 #include "row.h"
@@ -17,7 +21,8 @@ struct Sums {
   }
 };
 
-// Sums are formed of sums of a few terms: equal terms added one by one err all the same way.
+// Sums are formed of sums of a few terms: equal terms added one by one err all the same way. The
+// last `counts` of the values of a sum are small integers, whose few are added up in V.
 constexpr int few_terms = 8;
 
 // The largest key of a row and what stood beside it.
@@ -33,51 +38,54 @@ struct Top {
   }
 };
 
-// The steps of a scalar or lane-wise team: one index at a time.
-template <class V>
+// One element at a time, of one row or of a row in each lane.
+template <class V, class R = V>
 struct LaneTeam {
   using Value = V;
-  using Result = V;
+  using Result = R;
   index n;
   V* kept = nullptr;
-  index kept_size = 0;
+  index pitch = 0;
 
   template <class F>
-  KX_FN V max(F f) const {
+  KX_FN R max(F f) const {
+    const auto step = f(LaneRow<V>{});
     V m = splat<V>(-infinity);
-    for (index i = 0; i < n; ++i) m = maximum(f(i), m);
-    return m;
+    for (index i = 0; i < n; ++i) m = maximum(step(i), m);
+    return convert<R>(m);
   }
   template <int K, class F>
-  KX_FN Top<V, K> top(F f) const {
+  KX_FN Top<R, K> top(F f) const {
+    const auto step = f(LaneRow<V>{});
     Top<V, K> best = {splat<V>(-infinity), {}};
-    if (n > 0) best = f(index(0));
+    if (n > 0) best = step(index(0));
     best.key = select(best.key == best.key, best.key, splat<V>(-infinity));
-    for (index i = 1; i < n; ++i) best.take(f(i));
-    return best;
+    for (index i = 1; i < n; ++i) best.take(step(i));
+    Top<R, K> out = {convert<R>(best.key), {}};
+    KX_UNROLL
+    for (int k = 0; k < K; ++k) out.beside[k] = convert<R>(best.beside[k]);
+    return out;
   }
-  template <int K, class F>
-  KX_FN Sums<V, K> sum(F f) const {
-    Sums<V, K> s = {};
+  template <int K, int counts = 0, class F>
+  KX_FN Sums<R, K> sum(F f) const {
+    const auto step = f(LaneRow<V>{kept, pitch});
+    Sums<R, K> s = {};
     for (index i = 0; i < n;) {
-      Sums<V, K> few = {};
-      for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) few.add(f(i));
+      Sums<R, K> few = {};
+      for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) {
+        const Sums<V, K> term = step(i);
+        KX_UNROLL
+        for (int k = 0; k < K; ++k) few.value[k] = few.value[k] + convert<R>(term.value[k]);
+      }
       s.add(few);
     }
     return s;
   }
-  template <class... Vs>
-  KX_FN void keep(index i, Vs... values) const {
-    if (kept) {
-      V* to = kept + i;
-      ((*to = values, to += kept_size), ...);
-    }
-  }
 };
 
 // One thread, one row, one element at a time.
-template <class W>
-using SerialTeam = LaneTeam<W>;
+template <class T>
+using SerialTeam = LaneTeam<term_t<T>, wide_t<T>>;
 
 #if !defined(__CUDACC__)
 
@@ -94,154 +102,160 @@ KX_FN element_t<V> fold_lanes(V v, F f) {
   }
 }
 
-// One thread on one contiguous row, a register at a time.
-// Results are of type R, into which sums of narrower lanes are carried over every so often.
+// One thread on up to lanes<R> rows, one after the other: a register of neighbours at a time.
 template <class V, class R>
 struct RowTeam {
   using Value = V;
   using Result = R;
-  using Element = element_t<V>;
-  static constexpr int width = lanes<V>;
+  static constexpr int width = lanes<V>, most_rows = lanes<R>;
   index n;
-  Element* kept = nullptr;
-  index kept_size = 0;
-
-  KX_FN static auto live(Part at) { return lane_numbers<V>() < splat<V>(at.count); }
+  int rows;
+  element_t<V>* kept = nullptr;  // room for what steps keep: `parts` stretches of a row, then the
+  index pitch = 0;               // next row's; each a register longer than the row
+  int parts = 0;
 
   template <class F>
-  KX_FN Result max(F f) const {
+  KX_FN R max(F f) const {
+    PerRow per_row(-infinity);
+    for (int j = 0; j < rows; ++j) per_row.value[j] = row_max(f(RowOf<V>{j}));
+    return per_row.all();
+  }
+  template <int K, class F>
+  KX_FN Top<R, K> top(F f) const {
+    PerRow key(-infinity), beside[K];
+    for (int j = 0; j < rows; ++j) {
+      const Top<V, K> best = row_top<K>(f(RowOf<V>{j}));
+      int at = 0;
+      for (int l = 1; l < width; ++l) at = lane(best.key, l) > lane(best.key, at) ? l : at;
+      key.value[j] = lane(best.key, at);
+      for (int k = 0; k < K; ++k) beside[k].value[j] = lane(best.beside[k], at);
+    }
+    Top<R, K> out = {key.all(), {}};
+    for (int k = 0; k < K; ++k) out.beside[k] = beside[k].all();
+    return out;
+  }
+  template <int K, int counts = 0, class F>
+  KX_FN Sums<R, K> sum(F f) const {
+    PerRow per_row[K];
+    for (int j = 0; j < rows; ++j) {
+      const Sums<Wide, K> s = row_sum<K, counts>(f(RowOf<V, true>{j, kept_of(j), pitch}));
+      KX_UNROLL
+      for (int k = 0; k < K; ++k) {
+        per_row[k].value[j] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
+      }
+    }
+    Sums<R, K> out;
+    for (int k = 0; k < K; ++k) out.value[k] = per_row[k].all();
+    return out;
+  }
+
+ private:
+  using Element = element_t<V>;
+  using E = element_t<R>;
+  using Wide = Pack<E, width* int(sizeof(Element)) / int(sizeof(E))>;
+
+  struct PerRow {
+    alignas(64) E value[most_rows];
+    KX_FN explicit PerRow(double all = 0) {
+      for (int j = 0; j < most_rows; ++j) value[j] = E(all);
+    }
+    KX_FN R all() const { return load<R>(value); }
+  };
+
+  KX_FN Element* kept_of(int j) const { return kept ? kept + j * parts * pitch : nullptr; }
+  KX_FN static auto live(Part at) { return lane_numbers<V>() < splat<V>(at.count); }
+
+  template <class Step>
+  KX_FN Element row_max(const Step& step) const {
     const V least = splat<V>(-infinity);
     V m[4] = {least, least, least, least};
     index i = 0;
     for (; i + 4 * width <= n; i += 4 * width) {
       KX_UNROLL
-      for (int k = 0; k < 4; ++k) m[k] = maximum(f(Full{i + k * width}), m[k]);
+      for (int k = 0; k < 4; ++k) m[k] = maximum(step(Full{i + k * width}), m[k]);
     }
-    for (; i + width <= n; i += width) m[0] = maximum(f(Full{i}), m[0]);
+    for (; i + width <= n; i += width) m[0] = maximum(step(Full{i}), m[0]);
     if (i < n) {
       const Part at = {i, int(n - i)};
-      m[1] = maximum(select(live(at), f(at), least), m[1]);
+      m[1] = maximum(select(live(at), step(at), least), m[1]);
     }
     const auto larger = [](auto a, auto b) { return maximum(a, b); };
-    return R(fold_lanes(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger));
+    return fold_lanes(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger);
   }
-
-  template <int K, class F>
-  KX_FN Top<Result, K> top(F f) const {
+  template <int K, class Step>
+  KX_FN Top<V, K> row_top(const Step& step) const {
     const V least = splat<V>(-infinity);
     Top<V, K> best = {least, {}};
     if (n > 0) {  // some element's company, should no key be above -inf
       const Part first = {0, 1};
-      const Top<V, K> t = f(first);
+      const Top<V, K> t = step(first);
       KX_UNROLL
       for (int k = 0; k < K; ++k) best.beside[k] = splat<V>(lane(t.beside[k], 0));
     }
     index i = 0;
-    for (; i + width <= n; i += width) best.take(f(Full{i}));
+    for (; i + width <= n; i += width) best.take(step(Full{i}));
     if (i < n) {
       const Part at = {i, int(n - i)};
-      Top<V, K> last = f(at);
+      Top<V, K> last = step(at);
       last.key = select(live(at), last.key, least);
       best.take(last);
     }
-    Top<Result, K> out = {lane(best.key, 0), {}};
-    KX_UNROLL
-    for (int k = 0; k < K; ++k) out.beside[k] = lane(best.beside[k], 0);
-    for (int j = 1; j < width; ++j) {
-      Top<Result, K> other = {lane(best.key, j), {}};
-      KX_UNROLL
-      for (int k = 0; k < K; ++k) other.beside[k] = lane(best.beside[k], j);
-      out.take(other);
-    }
-    return out;
+    return best;
   }
-
-  template <int K, class F>
-  KX_FN Sums<Result, K> sum(F f) const {
-    constexpr index run = few_terms * width, long_run = few_terms * run;
-    Sums<Wide, K> s = {};
-    for (index i = 0; i < n; i += long_run) {
-      const index end = i + long_run < n ? i + long_run : n;
-      Sums<Wide, K> some = {};
-      for (index j = i; j < end; j += run) {
-        some.add(widened(few<K>(j, j + run < end ? j + run : end, f)));
-      }
-      s.add(some);
+  // Sums of a few terms, added in pairs, pairs of pairs and so on.
+  template <int K, int counts, class Step>
+  KX_FN Sums<Wide, K> row_sum(const Step& step) const {
+    constexpr index run = few_terms * width;
+    Sums<Wide, K> level[16];
+    unsigned count = 0;
+    for (index i = 0; i < n; i += run, ++count) {
+      Sums<Wide, K> s = few<K, counts>(i, i + run < n ? i + run : n, step);
+      int k = 0;
+      for (unsigned c = count; c & 1; c >>= 1) s.add(level[k++]);
+      level[k] = s;
     }
-    Sums<Result, K> total;
-    KX_UNROLL
-    for (int k = 0; k < K; ++k) {
-      total.value[k] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
+    Sums<Wide, K> total = {};
+    for (int k = 0; count >> k; ++k) {
+      if ((count >> k) & 1) total.add(level[k]);
     }
     return total;
   }
-
-  // Remembers values of step i for the sweep that writes the row, K to a step; `kept` has room for
-  // K stretches of kept_size, a register longer than the row.
-  template <class At, class... Vs>
-  KX_FN void keep(At at, Vs... values) const {
-    if (kept) {
-      Element* to = kept + at.i;
-      ((store(to, values), to += kept_size), ...);
-    }
-  }
-
- private:
-  using Wide = Pack<R, width* int(sizeof(Element)) / int(sizeof(R))>;
-
-  template <int K, class F>
-  KX_FN Sums<V, K> few(index i, index end, F f) const {
-    Sums<V, K> s = {};
-    for (; i + width <= end; i += width) s.add(f(Full{i}));
+  template <int K, int counts, class Step>
+  KX_FN Sums<Wide, K> few(index i, index end, const Step& step) const {
+    constexpr int terms = K - counts;
+    Sums<Wide, K> s = {};
+    V counted[counts + 1] = {};
+    const auto add = [&](const Sums<V, K>& term) {
+      KX_UNROLL
+      for (int k = 0; k < terms; ++k) s.value[k] = s.value[k] + widened(term.value[k]);
+      KX_UNROLL
+      for (int k = 0; k < counts; ++k) counted[k] = counted[k] + term.value[terms + k];
+    };
+    for (; i + width <= end; i += width) add(step(Full{i}));
     if (i < end) {
       const Part at = {i, int(end - i)};
-      Sums<V, K> last = f(at);
+      Sums<V, K> last = step(at);
       KX_UNROLL
       for (int k = 0; k < K; ++k) last.value[k] = select(live(at), last.value[k], V{});
-      s.add(last);
+      add(last);
     }
+    KX_UNROLL
+    for (int k = 0; k < counts; ++k) s.value[terms + k] = widened(counted[k]);
     return s;
   }
-  template <int K>
-  KX_FN static Sums<Wide, K> widened(Sums<V, K> s) {
-    if constexpr (sizeof(Element) == sizeof(R)) {
-      return s;
+  // Lanes that are narrower than the result's are added up there, in two halves.
+  KX_FN static Wide widened(V value) {
+    if constexpr (sizeof(Element) == sizeof(E)) {
+      return value;
     } else {
-      Sums<Wide, K> out;
-      KX_UNROLL
-      for (int k = 0; k < K; ++k) {
-        Pack<Element, width / 2> half[2];
-        __builtin_memcpy(half, &s.value[k], sizeof half);
-        out.value[k] = convert<Wide>(half[0]) + convert<Wide>(half[1]);
-      }
-      return out;
+      Pack<Element, width / 2> half[2];
+      __builtin_memcpy(half, &value, sizeof half);
+      return convert<Wide>(half[0]) + convert<Wide>(half[1]);
     }
   }
 };
 
 #endif
-
-// What `each` finds of the values kept by gather: all of them, or none.
-template <class E>
-struct Kept {
-  const E* data;
-  index size;
-#if !defined(__CUDACC__)
-  template <class V>
-  KX_FN V get(Full at, int k) const {
-    return load<V>(data + k * size + at.i);
-  }
-  template <class V>
-  KX_FN V get(Part at, int k) const {
-    return load<V>(data + k * size + at.i);
-  }
-#endif
-  template <class V>
-  KX_FN V get(index i, int k) const {
-    return load<V>(data + (k * size + i) * lanes<V>);
-  }
-};
-struct NothingKept {};
 
 }  // namespace KX_ISA
 }  // namespace kexue

@@ -164,4 +164,23 @@ void parallel_jobs(long long jobs, Job job, void* context) {
   if (useful <= 1 || !pool().run(batch, static_cast<int>(useful))) batch.work();
 }
 
+namespace {
+struct ThreadMemory {
+  void* data = nullptr;
+  unsigned long long size = 0;
+  ~ThreadMemory() { std::free(data); }
+};
+}  // namespace
+
+void* thread_memory(unsigned long long bytes) {
+  thread_local ThreadMemory memory;
+  if (bytes > memory.size) {
+    std::free(memory.data);
+    memory.size = (bytes + 4095) / 4096 * 4096;
+    memory.data = std::aligned_alloc(64, memory.size);
+    if (memory.data == nullptr) memory.size = 0;
+  }
+  return memory.data;
+}
+
 }  // namespace kexue

@@ -26,4 +26,8 @@ void parallel(long long jobs, F&& f) {
       const_cast<void*>(static_cast<const void*>(&f)));
 }
 
+// At least so many bytes, aligned to 64, that belong to the calling thread until its next call;
+// null when there are no more.
+void* thread_memory(unsigned long long bytes);
+
 }  // namespace kexue

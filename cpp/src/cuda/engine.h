@@ -1,4 +1,4 @@
-// The engine of special_kernels.h for a GPU: shares rows out to threads and launches the kernels
+// The engine of kernels/*.h for a GPU: shares rows out to threads and launches the kernels
 // of kexue/cuda/rows.h on the caller's stream. It never waits, copies nothing, and takes memory
 // from the caller's allocator only, so calls can be captured in a graph.
 //
@@ -70,6 +70,10 @@ bool goes_across(int, const PerRowIn<E>&) {
 
 class CudaEngine {
  public:
+  // Rows are computed as what they are.
+  template <class T>
+  using Computed = T;
+
   explicit CudaEngine(const Call& call) : call_(call), device_(*call.device) {}
 
   template <class T, class E = T, class Fn, class... In>
@@ -206,6 +210,7 @@ class CudaEngine {
     placed.scalars = to.scalars;
     for (int k = 0; k < most && k < to.scalars; ++k) placed.scalar[k] = place(to.scalar[k]);
     placed.vector = place(to.vector);
+    placed.second = place(to.second);
     return placed;
   }
 };

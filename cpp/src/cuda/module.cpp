@@ -56,7 +56,6 @@ struct Binding : kexue::BoundKernel {
                             &allocator, nullptr};
     kexue::Call call;
     call.device = &device;
-    int dtype;
     const char* wrong = kexue::sort_arguments(
         *entry, signature, int(args.size()) - leading,
         [&](int position, bool, kexue::ArrayArgument& to) {
@@ -73,13 +72,12 @@ struct Binding : kexue::BoundKernel {
           to.type = kexue::type_of(nb::cast<const char*>(array[3]));
           return true;
         },
-        [&](int position) { return nb::cast<double>(args[size_t(position + leading)]); }, call,
-        dtype);
+        [&](int position) { return nb::cast<double>(args[size_t(position + leading)]); }, call);
     if (wrong) refuse(wrong);
     long long status;
     {
       nb::gil_scoped_release unlocked;  // a full queue waits for the device
-      status = entry->kernel[dtype](call);
+      status = entry->kernel[call.dtype](call);
     }
     if (allocator.failed) throw nb::python_error();
     if (device.error) {

@@ -3,6 +3,10 @@
 #include "../parts.h"
 #include "table.h"
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include <cpuid.h>
+#endif
+
 namespace nb = nanobind;
 
 #define KX_DECLARE(part) extern const Table part##_table;
@@ -39,9 +43,15 @@ struct Level {
 
 #if defined(__x86_64__) || defined(_M_X64)
 bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+// The rest of v3, for which older compilers have no names.
+bool has_f16c_lzcnt_movbe() {
+  unsigned a, b, c, d, extended;
+  return __get_cpuid(1, &a, &b, &c, &d) && __get_cpuid(0x80000001, &a, &b, &extended, &d) &&
+         (c & bit_F16C) && (c & bit_MOVBE) && (extended & bit_LZCNT);
+}
 bool has_v3() {
   return has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c_lzcnt_movbe();
 }
 bool has_v4() {
   return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -94,7 +104,6 @@ struct Binding : kexue::BoundKernel {
     static_assert(sizeof(Py_ssize_t) == sizeof(long long), "64-bit sizes");
     Buffers buffers;
     kexue::Call call;
-    int dtype;
     const char* wrong = kexue::sort_arguments(
         *entry, signature, int(args.size()),
         [&](int position, bool output, kexue::ArrayArgument& to) {
@@ -106,14 +115,14 @@ struct Binding : kexue::BoundKernel {
           to.type = kexue::type_of(buffer.format);
           return true;
         },
-        [&](int position) { return nb::cast<double>(args[size_t(position)]); }, call, dtype);
+        [&](int position) { return nb::cast<double>(args[size_t(position)]); }, call);
     if (wrong) refuse(wrong);
     long long invalid;
     if (call.rows * call.n < 4096) {
-      invalid = entry->kernel[dtype](call);
+      invalid = entry->kernel[call.dtype](call);
     } else {
       nb::gil_scoped_release unlocked;
-      invalid = entry->kernel[dtype](call);
+      invalid = entry->kernel[call.dtype](call);
     }
     if (invalid < 0) throw std::bad_alloc();
     return invalid;

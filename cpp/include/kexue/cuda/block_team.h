@@ -55,7 +55,8 @@ KX_FN S shuffle(unsigned mask, S value, int distance, int width) {
 // takes the elements lane, lane + size, ...; every thread gets the results, which depend on the
 // size of the team but not on timing.
 //
-// A step handles a V; results are of type R, into which sums of a few steps are carried over.
+// A step handles a V; results are of type R. Values are computed again where the row is written:
+// that is cheaper than the shared memory to keep them.
 template <class V, class R>
 struct BlockTeam {
   using Value = V;
@@ -101,17 +102,19 @@ struct BlockTeam {
 
   template <class F>
   KX_FN R max(F f) const {
+    const auto step = f(LaneRow<V>{});
     V m = static_cast<V>(-infinity);
-    for (index i = lane; i < n; i += size) m = maximum(f(i), m);
+    for (index i = lane; i < n; i += size) m = maximum(step(i), m);
     return static_cast<R>(combine(m, size, [](V a, V b) { return maximum(a, b); }));
   }
   template <int K, class F>
   KX_FN Top<R, K> top(F f) const {
+    const auto step = f(LaneRow<V>{});
     const V least = static_cast<V>(-infinity);
     Top<V, K> best = {least, {}};
-    if (lane < n) best = f(index(lane));
+    if (lane < n) best = step(index(lane));
     best.key = select(best.key == best.key, best.key, least);
-    for (index i = index(lane) + size; i < n; i += size) best.take(f(i));
+    for (index i = index(lane) + size; i < n; i += size) best.take(step(i));
     best = combine(best, size, [](Top<V, K> a, const Top<V, K>& b) {
       a.take(b);
       return a;
@@ -120,24 +123,25 @@ struct BlockTeam {
     for (int k = 0; k < K; ++k) out.beside[k] = static_cast<R>(best.beside[k]);
     return out;
   }
-  template <int K, class F>
+  template <int K, int counts = 0, class F>
   KX_FN Sums<R, K> sum(F f) const {
+    const auto step = f(LaneRow<V>{});
     Sums<R, K> s = {};
     const index stretch = index(few_terms) * size;
     for (index begin = lane; begin < n; begin += stretch) {
       const index end = n - begin < stretch ? n : begin + stretch;
-      Sums<V, K> few = {};
-      for (index i = begin; i < end; i += size) few.add(f(i));
-      for (int k = 0; k < K; ++k) s.value[k] += static_cast<R>(few.value[k]);
+      Sums<R, K> few = {};
+      for (index i = begin; i < end; i += size) {
+        const Sums<V, K> term = step(i);
+        for (int k = 0; k < K; ++k) few.value[k] += static_cast<R>(term.value[k]);
+      }
+      s.add(few);
     }
     return combine(s, size, [](Sums<R, K> a, const Sums<R, K>& b) {
       a.add(b);
       return a;
     });
   }
-  // Values are computed again where the row is written: that is cheaper than the shared memory.
-  template <class... Vs>
-  KX_FN void keep(index, Vs...) const {}
 
   // n states, merged: each thread a run of neighbours, then as above.
   template <class Fetch, class Merge>

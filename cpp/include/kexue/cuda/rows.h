@@ -1,5 +1,5 @@
-// The kernels that carry a row function (special.h) over arrays on a GPU. They are shells: which
-// threads get which row or chunk of a row, and who writes.
+// The kernels that carry a row function (kexue/reductions.h) over arrays on a GPU. They are shells:
+// which threads get which row or chunk of a row, and who writes.
 #pragma once
 
 #include "block_team.h"
@@ -42,7 +42,7 @@ template <class E, class T, int S>
 struct Targets {
   int scalars;
   Array scalar[S > 0 ? S : 1];
-  Array vector;
+  Array vector, second;
 };
 
 // How the work is shared out. A job is a chunk of a row (mostly a whole row); `size` threads do it.
@@ -87,6 +87,10 @@ struct StridedRow {
   const char* data;
   index stride;
   KX_FN V operator[](index i) const { return load_wide<T, V>(data + i * stride); }
+  template <class Of>
+  KX_FN StridedRow of(Of) const {
+    return *this;
+  }
 };
 
 // A thread's place in an input: `at` is the offset of its row, look(i) the view from element i on.
@@ -139,11 +143,13 @@ template <class E, class T, int S, class W>
 struct Writer<Targets<E, T, S>, W> {
   const Targets<E, T, S>& to;
   index scalar_at[S > 0 ? S : 1];
-  index at;
-  KX_FN explicit Writer(const Targets<E, T, S>& targets) : to(targets), scalar_at{}, at(0) {}
+  index at, second_at;
+  KX_FN explicit Writer(const Targets<E, T, S>& targets)
+      : to(targets), scalar_at{}, at(0), second_at(0) {}
   KX_FN void advance(int d, index steps) {
     for (int k = 0; k < S; ++k) scalar_at[k] += steps * to.scalar[k].stride[d];
     at += steps * to.vector.stride[d];
+    second_at += steps * to.second.stride[d];
   }
   template <class Fn, class State>
   KX_FN void scalars(const Fn& fn, const State& state) const {
@@ -158,6 +164,11 @@ struct Writer<Targets<E, T, S>, W> {
   template <class V>
   KX_FN void element(index i, V value) const {
     store_wide<T, V>(to.vector.data + at + i * to.vector.step, value);
+  }
+  template <class V>
+  KX_FN void element(index i, Pair<V> value) const {
+    element(i, value.first);
+    store_wide<T, V>(to.second.data + second_at + i * to.second.step, value.second);
   }
 };
 
@@ -193,9 +204,8 @@ struct Inputs<First, Rest...> {
 template <class Fn, class Team, class Done, class Out, class... X>
 KX_FN void write_elements(const Fn& fn, const Team& team, const Done& done, const Out& out,
                           index first, X... x) {
-  for (index i = team.lane; i < team.n; i += team.size) {
-    out.element(first + i, fn.each(done, NothingKept{}, i, x...));
-  }
+  const auto step = fn.each(done, LaneRow<typename Team::Value>{}, x...);
+  for (index i = team.lane; i < team.n; i += team.size) out.element(first + i, step(i));
 }
 
 // The work of three kernels, a job at a time; lane 0 of a team writes what there is one of.
