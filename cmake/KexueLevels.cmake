@@ -16,6 +16,14 @@ if(processor MATCHES "^(x86_64|amd64|AMD64)$")
   set(KEXUE_FLAGS_v4 ${KEXUE_FLAGS_v3} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl
                      -mprefer-vector-width=512)
 endif()
+if(KEXUE_CPU_LEVELS)
+  foreach(level IN LISTS KEXUE_CPU_LEVELS)
+    if(NOT level IN_LIST KEXUE_LEVELS)
+      message(FATAL_ERROR "KEXUE_CPU_LEVELS: no level is named ${level}, but ${KEXUE_LEVELS}")
+    endif()
+  endforeach()
+  set(KEXUE_LEVELS ${KEXUE_CPU_LEVELS})
+endif()
 list(GET KEXUE_LEVELS -1 KEXUE_HIGHEST_LEVEL)
 
 # kexue_spell(<list>): clang-cl takes these flags behind a prefix.

@@ -8,7 +8,8 @@ namespace kexue {
 inline namespace KX_ISA {
 
 // Inputs. Vector: (n) of T. PerRow: () of E. Flags: mask(n)?, null for all true. Given: one value
-// for all rows. Everything and Same (row.h) stand for operands that are not there.
+// for all rows. Positions: the number of each element in its row. Everything and Same (row.h) stand
+// for operands that are not there.
 template <class T>
 struct Vector {
   const Operand& op;
@@ -24,6 +25,7 @@ template <class W>
 struct Given {
   W value;
 };
+struct Positions {};
 
 // Where results go: up to four scalars a row, stored as E, and one row of T or two. Operands
 // without data are not wanted.

@@ -7,6 +7,9 @@
 #define KX_FN inline __attribute__((always_inline))
 #endif
 
+// What is compiled once, however many call it.
+#define KX_NOINLINE __attribute__((noinline))
+
 // Before a loop over the few members of an array that belongs in registers.
 #if defined(__CUDACC__)
 #define KX_UNROLL _Pragma("unroll")

@@ -192,17 +192,103 @@ KX_FN V at_least(V x, V low) {
   return select(x < low, low, x);
 }
 
+// Powers of two between 1 and 2, for registers that can look one up in each lane: 2^(j / 2^bits) as
+// the nearest number, and what that leaves out, relative to it.
+#if defined(__AVX2__) && !defined(__CUDACC__)
+template <class V>
+constexpr int power_bits = sizeof(element_t<V>) != sizeof(float) ? 0
+                           : lanes<V> == 8                       ? 3
+                           : lanes<V> == 16                      ? 4
+                                                                 : 0;
+template <int bits>
+struct Powers;
+template <>
+struct Powers<3> {
+  alignas(32) static constexpr float near[] = {0x1p0f,        0x1.172b84p0f, 0x1.306fep0f,
+                                               0x1.4bfdaep0f, 0x1.6a09e6p0f, 0x1.8ace54p0f,
+                                               0x1.ae89fap0f, 0x1.d5818ep0f};
+  alignas(32) static constexpr float rest[] = {0,
+                                               -0x1.9c0c22p-27f,
+                                               0x1.125002p-25f,
+                                               -0x1.0a355p-25f,
+                                               0x1.26055cp-26f,
+                                               0x1.67a1cap-28f,
+                                               -0x1.f9c304p-27f,
+                                               -0x1.a5217cp-28f};
+};
+template <>
+struct Powers<4> {
+  alignas(64) static constexpr float near[] = {
+      0x1p0f,        0x1.0b5586p0f, 0x1.172b84p0f, 0x1.2387a6p0f, 0x1.306fep0f,  0x1.3dea64p0f,
+      0x1.4bfdaep0f, 0x1.5ab07ep0f, 0x1.6a09e6p0f, 0x1.7a1148p0f, 0x1.8ace54p0f, 0x1.9c4918p0f,
+      0x1.ae89fap0f, 0x1.c199bep0f, 0x1.d5818ep0f, 0x1.ea4afap0f};
+  alignas(64) static constexpr float rest[] = {0,
+                                               0x1.8d96d4p-25f,
+                                               -0x1.9c0c22p-27f,
+                                               0x1.964904p-25f,
+                                               0x1.125002p-25f,
+                                               0x1.370be4p-25f,
+                                               -0x1.0a355p-25f,
+                                               -0x1.00d8acp-27f,
+                                               0x1.26055cp-26f,
+                                               -0x1.05cb44p-25f,
+                                               0x1.67a1cap-28f,
+                                               0x1.a3b5e4p-28f,
+                                               -0x1.f9c304p-27f,
+                                               -0x1.6961b4p-28f,
+                                               -0x1.a5217cp-28f,
+                                               0x1.61428ep-28f};
+};
+template <class V>
+KX_FN V look_up(const float* table, bits_t<V> place) {
+  const V all = load<V>(table);
+#if defined(__AVX512F__)
+  if constexpr (lanes<V> == 16) {
+    return bit_cast<V>(_mm512_permutexvar_ps(bit_cast<__m512i>(place), bit_cast<__m512>(all)));
+  }
+#endif
+  if constexpr (lanes<V> == 8) {
+    return bit_cast<V>(_mm256_permutevar8x32_ps(bit_cast<__m256>(all), bit_cast<__m256i>(place)));
+  }
+  return V{};
+}
+// By the low bits of `place`.
+template <class V>
+KX_FN Two<V> power_between(bits_t<V> place) {
+  using P = Powers<power_bits<V>>;
+  return {look_up<V>(P::near, place), look_up<V>(P::rest, place)};
+}
+#else
+template <class V>
+constexpr int power_bits = 0;
+template <class V>
+KX_FN Two<V> power_between(bits_t<V>) {
+  return {};
+}
+#endif
+template <class V>
+constexpr bool has_powers = power_bits<V> > 0;
+template <int bits>
+struct Fraction {};  // of ln(2), that the argument is at most half of
+template <class V>
+KX_FN V exp_tail(Fraction<3>, V r) {  // 2^-32 when multiplied by r^2
+  return r * (r * 0.04167064f + 0.16668029f) + 0.5f;
+}
+template <class V>
+KX_FN V exp_tail(Fraction<4>, V r) {  // 2^-29
+  return r * 0.16667035f + 0.5000162f;
+}
+
 // The terms e^(x - m) of a row with maximum m, without forming x - m, whose rounding error grows
 // with it: x itself is reduced to k ln 2 + r, and the term is 2^(k - K) e^r e^(K ln 2 - m) with
 // K = rint(m / ln 2). The last factor is the same for the whole row and left to it (`unit`). From
 // |m| = 2048 on, where x - m is exact wherever the term is not 0, the row is moved there first.
 template <class V>
 struct ExpBase {
-  V origin, low;
-  bits_t<V> bias;
+  V origin, low, whole;  // K, lowered by exp_raise
   template <class Row>
   KX_FN auto of(Row row) const {
-    return ExpBase<typename Row::Value>{row(origin), row(low), row(bias)};
+    return ExpBase<typename Row::Value>{row(origin), row(low), row(whole)};
   }
 };
 // A term in two parts, hi + lo; in double the first is precise enough and the second left out.
@@ -234,38 +320,56 @@ KX_FN auto exp_base(R m, R& unit) {
   const R far = splat<R>(2048);
   const R origin = select((abs(m) < far) | (m == splat<R>(-infinity)), R{}, m);
   const R top = select(abs(m) < splat<R>(infinity), R(m - origin), R{});
-  const P rounded = convert<P>(top) * F::log2_e + F::round;
+  const P whole = convert<P>(top) * F::log2_e + F::round - F::round;
   using G = Format<element_t<R>>;
-  const R whole = convert<R>(P(rounded - F::round));
-  const R r = (top - whole * G::ln2_head) - whole * G::ln2_tail;
+  const R k = convert<R>(whole);
+  const R r = (top - k * G::ln2_head) - k * G::ln2_tail;
   unit = r * r * exp_tail(element_t<R>{}, R(-r)) - r;
   // Below this the terms, even 1e8 of them, are nothing to a result of that type.
   const E span = sizeof(E) == 8 ? 752 : 130;
-  return ExpBase<P>{convert<P>(origin), convert<P>(top) - span,
-                    (bits_t<P>{} + exp_raise) - bit_cast<bits_t<P>>(rounded)};
+  return ExpBase<P>{convert<P>(origin), convert<P>(top) - span, whole - E(exp_raise)};
 }
 
-// What comes of x = m is of use only where m is finite.
-template <class T, class V>
-KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base) {
-  using F = Format<element_t<V>>;
+// What comes of x = m is of use only where m is finite; where `live` is false, the parts are 0.
+template <class T, class V, class M = Always>
+KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
+  using E = element_t<V>;
+  using F = Format<E>;
   using B = bits_t<V>;
   const V y = at_least(V(x - base.origin), base.low);
-  const V rounded = y * F::log2_e + F::round;
-  const V k = rounded - F::round;
+  if constexpr (has_powers<V>) {
+    // 2^(k - K) as a power from the table and one of two; what is left for e^r is so near 1 that
+    // its small part is known beyond its type.
+    constexpr int bits = power_bits<V>;
+    constexpr E round = F::round / (1 << bits);  // rounds to a multiple of 2^-bits
+    const V shift = round - base.whole;
+    const V rounded = y * F::log2_e + shift;
+    const V k = rounded - shift;
+    const V r = (y - k * F::ln2_head) - k * F::ln2_tail;
+    const B place = bit_cast<B>(rounded);
+    const B power = (place >> bits) << F::mantissa_bits;
+    const Two<V> root = power_between<V>(place);
+    const V hi = bit_cast<V>(B(bit_cast<B>(root.hi) + power));
+    const V rest = r * r * exp_tail(Fraction<bits>{}, r) + (r + root.lo);
+    return {select(live, hi, V{}), select(live, V(hi * rest), V{})};
+  }
+  const V shift = F::round - base.whole;
+  const V rounded = y * F::log2_e + shift;
+  const V k = rounded - shift;
   const V exact = y - k * F::ln2_head;
   const V r = exact - k * F::ln2_tail, r2 = r * r;
-  const B power = (bit_cast<B>(rounded) + base.bias) << F::mantissa_bits;
+  const B power = bit_cast<B>(rounded) << F::mantissa_bits;
   const B one = bit_cast<B>(splat<V>(1));
   const V scale = bit_cast<V>(B(power + one));
   if constexpr (Exp<V>::parts == 1) {
-    return {scale + scale * (r + r2 * exp_tail(T{}, r)), V{}};
+    return {select(live, V(scale + scale * (r + r2 * exp_tail(T{}, r))), V{}), V{}};
   } else {
     // 1 + exact + small, of which the first two are added without an error.
     const V small = r2 * exp_tail(Leading{}, r) - k * F::ln2_tail;
     const V sum = 1 + exact;
     const V rest = (exact - (sum - 1)) + small;
-    return {bit_cast<V>(B(bit_cast<B>(sum) + power)), scale * rest};
+    const V hi = bit_cast<V>(B(bit_cast<B>(sum) + power));
+    return {select(live, hi, V{}), select(live, V(scale * rest), V{})};
   }
 }
 

@@ -74,6 +74,13 @@ KX_FN To bit_cast(From from) {
 template <class B>
 constexpr bool is_bits = __is_same(B, unsigned) || __is_same(B, unsigned long long);
 
+// Conditions that hold everywhere, known at compile time: they cost nothing.
+struct Always {};
+template <class V>
+KX_FN V select(Always, V yes, V) {
+  return yes;
+}
+
 template <class V>
 KX_FN V select(bool condition, V yes, V no) {
   return condition ? yes : no;

@@ -72,14 +72,14 @@ KX_FN auto log_sum(const Team& team, X x, M mask) {
     return [=](auto i) {
       const V v = live[i];
       const auto below = v != m;
-      const Exp<V> e = exp_term<T>(v, from);
-      const V hi = select(below, e.hi, V{}), others = select(below, one, V{});
+      const Exp<V> e = exp_term<T>(v, from, below);
+      const V others = select(below, one, V{});
       if constexpr (parts == 1) {
         row.keep(i, e.hi);
-        return Sums<V, 2>{hi, others};
+        return Sums<V, 2>{e.hi, others};
       } else {
         row.keep(i, e.hi, e.lo);
-        return Sums<V, 3>{hi, select(below, e.lo, V{}), others};
+        return Sums<V, 3>{e.hi, e.lo, others};
       }
     };
   });
@@ -258,8 +258,9 @@ struct LogsumexpVjp {
   }
   template <class R>
   KX_FN auto finish(State<R> s) const {
-    const R share = s.g / (1 + s.sum.rest);
-    return term_factor<T>(s.sum.max, select(s.sum.max == splat<R>(-infinity), R{}, share));
+    const R mass = 1 + s.sum.rest;
+    const auto nothing = (s.sum.max == splat<R>(-infinity)) & (mass == mass);
+    return term_factor<T>(s.sum.max, select(nothing, R{}, R(s.g / mass)));
   }
   template <class Done, class Row, class X, class G, class M>
   KX_FN auto each(const Done& done, Row row, X x, G, M mask) const {
@@ -847,7 +848,8 @@ struct LogsumexpWeightedVjp {
   KX_FN Done<R> finish(State<R> s) const {
     const R factor = s.g / s.sum.total;
     const Term<R> top = s.sum.top;
-    return {top.key, top.a, top.b, select(top.key == splat<R>(-infinity), R{}, factor)};
+    const auto nothing = (top.key == splat<R>(-infinity)) & (s.sum.total == s.sum.total);
+    return {top.key, top.a, top.b, select(nothing, R{}, factor)};
   }
   template <class R, class Row, class X, class B, class G, class M>
   KX_FN auto each(const Done<R>& done, Row row, X x, B b, G, M mask) const {

@@ -43,12 +43,6 @@ KX_FN void store_wide(void* to, V value) {
   }
 }
 
-// Conditions that hold everywhere, known at compile time: they cost nothing.
-struct Always {};
-template <class V>
-KX_FN V select(Always, V yes, V) {
-  return yes;
-}
 struct Everything {
   template <class I>
   KX_FN Always operator[](I) const {
@@ -271,6 +265,21 @@ struct FlagRow {
   }
   template <class R>
   KX_FN FlagRow of(R) const {
+    return *this;
+  }
+};
+
+// The positions of elements, from that of element 0 on.
+template <class V>
+struct Counting {
+  index first;
+  KX_FN V operator[](index i) const { return splat<V>(first + i); }
+#if !defined(__CUDACC__)
+  KX_FN V operator[](Full at) const { return splat<V>(first + at.i) + lane_numbers<V>(); }
+  KX_FN V operator[](Part at) const { return (*this)[Full{at.i}]; }
+#endif
+  template <class Row>
+  KX_FN Counting of(Row) const {
     return *this;
   }
 };

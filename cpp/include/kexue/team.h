@@ -50,9 +50,15 @@ struct LaneTeam {
   template <class F>
   KX_FN R max(F f) const {
     const auto step = f(LaneRow<V>{});
-    V m = splat<V>(-infinity);
-    for (index i = 0; i < n; ++i) m = maximum(step(i), m);
-    return convert<R>(m);
+    const V least = splat<V>(-infinity);
+    V m[4] = {least, least, least, least};  // one would wait for itself
+    index i = 0;
+    for (; i + 4 <= n; i += 4) {
+      KX_UNROLL
+      for (int k = 0; k < 4; ++k) m[k] = maximum(step(i + k), m[k]);
+    }
+    for (; i < n; ++i) m[0] = maximum(step(i), m[0]);
+    return convert<R>(maximum(maximum(m[0], m[1]), maximum(m[2], m[3])));
   }
   template <int K, class F>
   KX_FN Top<R, K> top(F f) const {
@@ -72,11 +78,17 @@ struct LaneTeam {
     Sums<R, K> s = {};
     for (index i = 0; i < n;) {
       Sums<R, K> few = {};
+      V counted[counts + 1] = {};
       for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) {
         const Sums<V, K> term = step(i);
         KX_UNROLL
-        for (int k = 0; k < K; ++k) few.value[k] = few.value[k] + convert<R>(term.value[k]);
+        for (int k = 0; k < K - counts; ++k)
+          few.value[k] = few.value[k] + convert<R>(term.value[k]);
+        KX_UNROLL
+        for (int k = 0; k < counts; ++k) counted[k] = counted[k] + term.value[K - counts + k];
       }
+      KX_UNROLL
+      for (int k = 0; k < counts; ++k) few.value[K - counts + k] = convert<R>(counted[k]);
       s.add(few);
     }
     return s;

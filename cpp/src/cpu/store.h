@@ -2,13 +2,15 @@
 // the next, and past the caches where there are more than these hold.
 #pragma once
 
+#include <cstddef>
+
 #include "../engine.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 
 // From so many bytes of results on, stores go past the caches: a plain store reads the line first.
-constexpr index stream_bytes = 24 << 20;
+constexpr index stream_bytes = 8 << 20;
 constexpr int stage_size = 1024;  // elements that are on their way
 constexpr int line_bytes = 64;
 
@@ -113,23 +115,30 @@ inline void gather_run(T* to, const char* from, index step, int count) {
 }
 
 // A square of elements, its rows a pitch apart, with rows and columns exchanged.
-constexpr int square = 4;
+template <class T>
+constexpr int square = register_bytes / int(sizeof(T)) < 4 ? 2 : 4;
 template <class T>
 KX_FN void transpose(const void* from, index from_pitch, void* to, index to_pitch) {
-  using V = Pack<T, 4>;
-  using M = Pack<typename ValueTraits<T>::Bits, 4>;
-  V row[4];
+  constexpr int size = square<T>;
+  using V = Pack<T, size>;
+  using M = Pack<typename ValueTraits<T>::Bits, size>;
+  V row[size];
   KX_UNROLL
-  for (int j = 0; j < 4; ++j) row[j] = load<V>(static_cast<const char*>(from) + j * from_pitch);
-  const V a = __builtin_shuffle(row[0], row[2], M{0, 4, 1, 5});
-  const V b = __builtin_shuffle(row[1], row[3], M{0, 4, 1, 5});
-  const V c = __builtin_shuffle(row[0], row[2], M{2, 6, 3, 7});
-  const V d = __builtin_shuffle(row[1], row[3], M{2, 6, 3, 7});
+  for (int j = 0; j < size; ++j) row[j] = load<V>(static_cast<const char*>(from) + j * from_pitch);
   auto* out = static_cast<char*>(to);
-  store(out, __builtin_shuffle(a, b, M{0, 4, 1, 5}));
-  store(out + to_pitch, __builtin_shuffle(a, b, M{2, 6, 3, 7}));
-  store(out + 2 * to_pitch, __builtin_shuffle(c, d, M{0, 4, 1, 5}));
-  store(out + 3 * to_pitch, __builtin_shuffle(c, d, M{2, 6, 3, 7}));
+  if constexpr (size == 2) {
+    store(out, __builtin_shuffle(row[0], row[1], M{0, 2}));
+    store(out + to_pitch, __builtin_shuffle(row[0], row[1], M{1, 3}));
+  } else {
+    const V a = __builtin_shuffle(row[0], row[2], M{0, 4, 1, 5});
+    const V b = __builtin_shuffle(row[1], row[3], M{0, 4, 1, 5});
+    const V c = __builtin_shuffle(row[0], row[2], M{2, 6, 3, 7});
+    const V d = __builtin_shuffle(row[1], row[3], M{2, 6, 3, 7});
+    store(out, __builtin_shuffle(a, b, M{0, 4, 1, 5}));
+    store(out + to_pitch, __builtin_shuffle(a, b, M{2, 6, 3, 7}));
+    store(out + 2 * to_pitch, __builtin_shuffle(c, d, M{0, 4, 1, 5}));
+    store(out + 3 * to_pitch, __builtin_shuffle(c, d, M{2, 6, 3, 7}));
+  }
 }
 
 // Where steps by rows write: straight to memory if it takes them as they are, else by way of a
