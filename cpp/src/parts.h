@@ -3,4 +3,12 @@
 #pragma once
 
 #define KX_PARTS(X) \
-  X(reductions)
+  X(activations)    \
+  X(argmax)         \
+  X(crossentropy)   \
+  X(divergences)    \
+  X(metrics)        \
+  X(multilabel)     \
+  X(ranking)        \
+  X(reductions)     \
+  X(smooth)

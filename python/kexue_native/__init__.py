@@ -2,10 +2,11 @@
 
 import os as _os
 
-from . import special
+from . import boosting, losses, special
 from ._backends import get_num_threads, set_num_threads, show_config, use_backend
 from ._limits import LIMITS
 from ._version import __version__
+from .losses import *  # noqa: F403
 from .special import *  # noqa: F403
 
 
@@ -42,12 +43,15 @@ def get_cmake_dir() -> str:
 __all__ = [
     "LIMITS",
     "__version__",
+    "boosting",
     "get_cmake_dir",
     "get_include",
     "get_num_threads",
+    "losses",
     "set_num_threads",
     "show_config",
     "special",
     "use_backend",
+    *losses.__all__,
     *special.__all__,
 ]

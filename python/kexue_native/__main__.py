@@ -1,6 +1,6 @@
 """Self-check and tour: ``python -m kexue_native [--quick] [--json FILE] [--backend NAME]``.
 
-Runs every kernel on realistic inputs, compares it with the NumPy reference in a wider type, and
+Runs every function on realistic inputs, compares it with the NumPy reference in a wider type, and
 prints what it finds line by line. The exit status is 0 only if all agree within LIMITS.
 """
 
@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -20,13 +21,16 @@ import numpy as np
 
 import kexue_native as kn
 
-from . import _backends, _device
+from . import _arrays, _backends, _device
 from ._arrays import Array
 from ._limits import LIMITS, SCALE_GROWTH, ulp_error
+from .special.argmax.reference import gumbel_noise
 from .special.reductions import reference
 
 Wide = np.longdouble if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps else np.float64
+NUMPY_ULP = 4  # NumPy states no bound for its float64 functions, of which the reference is made
 SCALE = 0.7
+SMALL = (4, 32)
 COEFFICIENT = 1 / math.log(512)
 
 
@@ -54,19 +58,70 @@ class Scores(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One kernel: the public call, the oracle, and the terms and allowance of its error."""
+    """A form of one function: the public call, the oracle, the terms and allowance of its error."""
 
-    name: str
+    name: str  # of the function, perhaps followed by a word for the form of the call
     arguments: str  # names of the inputs that `make_inputs` provides
     run: Callable[..., Any]
-    oracle: Callable[..., Any]
+    oracle: Callable[..., Any] | None = None  # None: `run` itself on the reference in the wide type
     magnitude: Callable[..., Any] = lambda *inputs: 0.0
     allowance: Callable[..., Any] = lambda *inputs: 0.0
     growth: dict[str, int] | None = None  # factor of the allowance by type; None: 1
+    by_row: bool = False  # measure an entry of a row by the largest one, not by itself
+    limits: str = ""  # the function whose LIMITS hold; "": its own, 0 if it has none
+    shape: tuple[int, int] | None = None  # of the inputs, where the reference takes long
+    dtype: str = ""  # the only type there is; "": all
 
     @property
     def public(self) -> str:
-        return self.name.replace("_weighted", "")
+        return self.name.partition(" ")[0]
+
+    def limit(self, dtype: Any, backend: str) -> int:
+        stated = LIMITS.get(self.limits or self.public, {}).get(dtype.name, 0)
+        if dtype == np.dtype(Wide):
+            return 2 * stated  # the oracle is as far from the truth as the kernel may be
+        plus = NUMPY_ULP if backend == "reference" and dtype == np.float64 else 0
+        return stated and stated + plus
+
+    def exact(self, wide: list[Array]) -> Any:
+        if self.oracle:
+            return self.oracle(*wide)
+        with wide_arrays():
+            return self.run(*wide, backend="reference")
+
+
+@contextmanager
+def wide_arrays() -> Iterator[None]:
+    """Public functions take arrays of the wide type, too; only the reference can."""
+    module: Any = _arrays
+    types = module._NUMPY_FLOATS
+    module._NUMPY_FLOATS = (*types, np.dtype(Wide))
+    try:
+        yield
+    finally:
+        module._NUMPY_FLOATS = types
+
+
+def plain(
+    name: str,
+    arguments: str,
+    magnitude: Callable[..., Any] = lambda *inputs: 0.0,
+    options: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Case:
+    """A call on the inputs in their order."""
+    function, fixed = name.partition(" ")[0], options or {}
+
+    def run(*inputs: Array, **backend: Any) -> Any:
+        return getattr(kn, function)(*inputs, **fixed, **backend)
+
+    return Case(name, arguments, run, magnitude=magnitude, **fields)
+
+
+def of_row(name: str, arguments: str, **options: Any) -> Case:
+    """A call whose results are sums and differences of the row's terms."""
+    fields = {key: options.pop(key) for key in ("limits", "shape") if key in options}
+    return plain(name, arguments, options=options, by_row=True, **fields)
 
 
 def _top(x: Array, *_: Array) -> Array:
@@ -126,7 +181,11 @@ def _jensen_terms(x: Array) -> Array:
     return np.mean(np.abs(reference.logsumexp(x)), axis=0) * 2
 
 
-CASES = (
+def _cosines(*vectors: Array) -> Any:
+    return 1.0, *(0.0,) * (len(vectors) // 2)
+
+
+REDUCTIONS = (
     Case("logsumexp", "x", lambda x, **k: kn.logsumexp(x, -1, **k), reference.logsumexp, _top),
     Case(
         "logsumexp_vjp",
@@ -136,14 +195,14 @@ CASES = (
         allowance=_gap,
     ),
     Case(
-        "logsumexp_weighted",
+        "logsumexp weighted",
         "x w",
         lambda x, w, **k: kn.logsumexp(x, -1, w, return_sign=True, **k),
         reference.logsumexp_weighted,
         lambda x, w: _top(x + np.log(w)),
     ),
     Case(
-        "logsumexp_weighted_vjp",
+        "logsumexp_vjp weighted",
         "x w s",
         lambda x, w, s, **k: kn.logsumexp_vjp(x, s, -1, w, **k),
         reference.logsumexp_weighted_vjp,
@@ -253,10 +312,101 @@ CASES = (
         SCALE_GROWTH,
     ),
 )
+_BY_ENTRY = (  # every value to its own last place
+    *("squareplus", "squareplus_grad", "squareplus_grad_b", "softplus", "softplus_grad"),
+    *("sigmoid", "sigmoid_grad", "log_sigmoid", "log_sigmoid_grad", "gelu", "silu"),
+    *("relu_gaussian", "relu_gaussian_grad", "smooth_abs", "smooth_abs_grad", "taylor_exp"),
+)
+_STAIRS = ("smooth_floor", "smooth_ceil", "smooth_round")
+ELEMENTWISE = (
+    *(plain(name, "a") for name in _BY_ENTRY),
+    *(
+        of_row(f"{function} {form}", "a", approximate=form)
+        for function in ("gelu", "gelu_grad")
+        for form in ("tanh", "sigmoid")
+    ),
+    of_row("gelu_grad", "a"),
+    of_row("silu_grad", "a"),
+    plain("smooth_max2", "x g", lambda x, y: np.maximum(np.abs(x), np.abs(y))),
+    plain("smooth_max2_grad", "x g"),
+    plain("taylor_exp_grad", "a", lambda x: 1 + np.abs(x)),
+    *(plain(name, "x", lambda x: np.maximum(np.abs(x), 1)) for name in _STAIRS),
+    *(plain(f"{name}_grad", "x", lambda x: 10 / 4) for name in _STAIRS),
+)
+SMOOTH = (
+    plain("taylor_softmax", "a"),
+    of_row("taylor_softmax_vjp", "a g"),
+    plain("smooth_max", "x", _top),
+    plain("smooth_max softmax", "x", _top, options={"method": "softmax"}),
+    of_row("smooth_max_vjp", "x s"),
+    of_row("smooth_max_vjp softmax", "x s", method="softmax"),
+    plain("soft_argmax", "x"),
+    of_row("soft_argmax_vjp", "x s"),
+    plain("soft_onehot", "x", allowance=_far),
+    of_row("soft_onehot_vjp", "x g"),
+    of_row("soft_kmax", "a", k=3),
+    of_row("soft_kmax_vjp", "a g", k=3),
+    *(
+        of_row(f"{function} {noise}", arguments, noise=noise, shape=SMALL)
+        for function, arguments in (
+            ("argmax_distribution", "a"),
+            ("argmax_distribution_vjp", "a g"),
+        )
+        for noise in ("gumbel", "exponential", "uniform", "normal")
+    ),
+    Case(
+        "gumbel_noise",
+        "x",
+        lambda x, **k: kn.gumbel_noise(x.shape, 0, **k),
+        lambda x: gumbel_noise(np.random.default_rng(0).standard_exponential(x.shape).astype(Wide)),
+        dtype="float64",
+    ),
+    plain("gumbel_max", "x e"),
+    of_row("gumbel_softmax", "x e"),
+    of_row("gumbel_softmax_vjp", "x e g"),
+)
+GRAD: dict[str, Any] = {"return_grad": True}
+HESS: dict[str, Any] = {**GRAD, "return_hess": True}
+DENSE = "multilabel_crossentropy"
+LOSSES = (
+    of_row(DENSE, "x t", **HESS),
+    of_row(f"{DENSE} soft", "x q", **HESS),
+    of_row(f"{DENSE} bound", "x q", hess="bound", **HESS),
+    of_row(f"sparse_{DENSE}", "x i", limits=DENSE, **HESS),
+    plain("multilabel_predict", "x"),
+    plain("multilabel_probability", "a"),
+    plain("globalpointer_mask", "tokens"),
+    Case(
+        "globalpointer_crossentropy",
+        "pairs spans tokens",
+        lambda x, t, m, **k: kn.globalpointer_crossentropy(x, t, token_mask=m, **HESS, **k),
+        by_row=True,
+        limits=DENSE,
+    ),
+    of_row("pairwise_rank_loss", "x t", **GRAD),
+    of_row("subset_crossentropy", "x t", shape=SMALL, **GRAD),
+    of_row("multiclass_multilabel_loss", "a t", **GRAD),
+    of_row("multiclass_multilabel_loss centered", "a q", form="centered", **GRAD),
+    *(
+        of_row(f"{function} {kind}", "x g", kind=kind, **GRAD)
+        for function in ("kl_divergence", "symmetric_kl")
+        for kind in ("softmax", "sigmoid")
+    ),
+    of_row("softmax_crossentropy", "x q", **HESS),
+    of_row("sparse_softmax_crossentropy", "x c", limits="softmax_crossentropy", **HESS),
+    of_row("sigmoid_crossentropy", "x q", **HESS),
+    of_row("smooth_accuracy", "u c", **GRAD),
+    *(of_row(f"smooth_{metric}", "u t", **GRAD) for metric in ("fbeta", "precision", "recall")),
+    plain("flooding", "u a", options=GRAD),
+    plain("negative_cosine", "x g", _cosines, GRAD, by_row=True),
+    plain("simsiam_loss", "x g a u", _cosines, GRAD, by_row=True),
+)
+CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES)
+WIDTH = max(len(case.name) for case in CASES)
 
 
 def make_inputs(rows: int, n: int, dtype: Any) -> dict[str, Array]:
-    """Logits, gradients, weights, probabilities and a causal mask of `rows` rows of `n`."""
+    """Logits, gradients, weights, probabilities, labels and masks for `rows` rows of `n`."""
     rng = np.random.default_rng(20240229)
     # Two weights that are exact in every type, so that the sum is 1 in every type (n is even).
     p = np.where(rng.permuted(np.arange(n) % 2 == 0), 1.5, 0.5) / n
@@ -267,9 +417,21 @@ def make_inputs(rows: int, n: int, dtype: Any) -> dict[str, Array]:
         "w": rng.uniform(0.1, 2.0, (rows, n)),
         "p": p,
         "n": rng.integers(1, 2000, (rows, n)),
+        "a": rng.uniform(-3, 3, (rows, n)),  # what activations get
+        "e": rng.gumbel(size=(rows, n)),
+        "u": rng.random((rows, n)),
+        "q": rng.beta(0.1, 0.3, (rows, n)),  # soft labels, most near 0 or 1
+        "t": rng.random((rows, n)) < 0.05,  # hard labels
+        "pairs": 6 * rng.standard_normal((rows, rows)),
+        "spans": np.triu(rng.random((rows, rows)) < 0.02),
     }
-    mask = np.arange(n) < rng.integers(1, n + 1, (rows, 1))
-    return {"mask": mask, **{name: x.astype(dtype) for name, x in inputs.items()}}
+    others = {
+        "mask": np.arange(n) < rng.integers(1, n + 1, (rows, 1)),
+        "tokens": np.arange(rows) < rows - 3,
+        "c": rng.integers(0, n, rows),  # the class of each row
+        "i": rng.integers(-1, n, (rows, 5)),  # positive classes of each row, -1 for none
+    }
+    return {**others, **{name: x.astype(dtype) for name, x in inputs.items()}}
 
 
 def dtypes() -> Iterator[Any]:
@@ -291,21 +453,28 @@ def seconds(call: Callable[[], Any], wait: Callable[[], Any], repeats: int) -> f
 
 def largest_error(case: Case, inputs: list[Array], actual: Any) -> float:
     """Error in ULP against the reference in the wide type, over all results of the kernel."""
-    wide = [x if x.dtype == bool else x.astype(Wide) for x in inputs]
+    wide = [x if x.dtype.kind in "bi" else x.astype(Wide) for x in inputs]
     with np.errstate(all="ignore"):
-        parts = [case.oracle(*wide), case.magnitude(*wide), case.allowance(*wide)]
+        parts = [case.exact(wide), case.magnitude(*wide), case.allowance(*wide)]
     if case.growth:
         parts[2] = case.growth[actual.dtype.name] * parts[2]
-    if not isinstance(actual, tuple):
-        return ulp_error(actual, *parts)
+    actual = actual if isinstance(actual, tuple) else (actual,)
     expected, magnitude, allowance = (
         part if isinstance(part, tuple) else (part,) * len(actual) for part in parts
     )
+    if actual[0].dtype.kind in "bi":
+        return float(np.count_nonzero(actual[0] != expected[0]))
+    if case.by_row:
+        magnitude = tuple(
+            np.max(np.abs(e), -1, keepdims=True) if e.ndim > 1 else m
+            for e, m in zip(expected, magnitude, strict=True)
+        )
     return max(map(ulp_error, actual, expected, magnitude, allowance))
 
 
 def check(case: Case, backend: str, dtype: Any, shape: tuple[int, int], repeats: int) -> Any:
     """One line of the table as a dict."""
+    shape = case.shape or shape
     inputs = make_inputs(*shape, dtype)
     chosen = [inputs[name] for name in case.arguments.split()]
     given, fetch, wait = chosen, np.asarray, bool
@@ -316,8 +485,7 @@ def check(case: Case, backend: str, dtype: Any, shape: tuple[int, int], repeats:
     actual = case.run(*given, backend=backend)
     actual = tuple(map(fetch, actual)) if isinstance(actual, tuple) else fetch(actual)
     error = largest_error(case, chosen, actual)
-    # Where there is no wider type the oracle is as far from the truth as the kernel may be.
-    limit = LIMITS[case.public][dtype.name] * (2 if dtype == np.dtype(Wide) else 1)
+    limit = case.limit(dtype, backend)
     reference_time = seconds(lambda: case.run(*chosen, backend="reference"), bool, repeats)
     native_time = None
     if backend != "reference":
@@ -352,13 +520,13 @@ def line(row: dict[str, Any]) -> str:
         times = f"{1e6 * native:>10.0f} {1e6 * reference_time:>10.0f} {speed:>8}"
     verdict = "" if row["agrees"] else f"  above the limit of {row['limit_ulp']}"
     return (
-        f"{row['function']:<30} {row['backend']:<9} {row['dtype']:<8} {shape:>10} "
+        f"{row['function']:<{WIDTH}} {row['backend']:<9} {row['dtype']:<8} {shape:>10} "
         f"{times} {row['error_ulp']:>7.2f}{verdict}"
     )
 
 
 HEADER = (
-    f"{'function':<30} {'backend':<9} {'dtype':<8} {'shape':>10} "
+    f"{'function':<{WIDTH}} {'backend':<9} {'dtype':<8} {'shape':>10} "
     f"{'native us':>10} {'numpy us':>10} {'speed-up':>8} {'ULP':>7}"
 )
 
@@ -389,6 +557,8 @@ def main(arguments: list[str] | None = None) -> int:
     for backend in backends:
         for case in CASES:
             for dtype in dtypes():
+                if case.dtype and case.dtype != dtype.name:
+                    continue
                 results.append(check(case, backend, dtype, shape, repeats))
                 print(line(results[-1]), flush=True)
     wrong = sum(not row["agrees"] for row in results)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from numbers import Real
-from operator import index
+from operator import index, itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,9 +29,12 @@ Axis: TypeAlias = "int | tuple[int, ...] | None"
 FLOAT64 = np.dtype(np.float64)
 FLOAT32 = np.dtype(np.float32)
 _NUMPY_FLOATS = (FLOAT64, FLOAT32, np.dtype(np.float16))
+FLAG = np.dtype(np.bool_)
 _BITS = np.dtype(np.uint16)
-_empty = np.empty  # looked up once: small calls count their nanoseconds
+_empty, _ndarray = np.empty, np.ndarray  # looked up once: small calls count their nanoseconds
 _WEAK = (bool, int, float)
+_EXACT = ("g", "t", "targets")  # arguments that are not broadcast
+_OTHER_TYPE = ("targets", "threshold")  # whose type has no part in that of the result
 
 
 class Form(NamedTuple):
@@ -40,19 +43,22 @@ class Form(NamedTuple):
     inputs: tuple[bool, ...]
     optional: tuple[bool, ...]
     outputs: tuple[bool, ...]
-    single: bool  # all inputs but the first are optional
+    flags: tuple[bool, ...]  # which outputs are bool
+    single: bool  # all inputs but the first are optional, all outputs numbers
 
 
 @cache
 def parse(signature: str) -> Form:
-    """Parse a signature such as ``(n),(n)?->()``."""
+    """Parse a signature such as ``(n),(n)?->()``; a bool result is written ``mask(n)``."""
     inputs, outputs = (side.split(",") for side in signature.split("->"))
     optional = tuple(term.endswith("?") for term in inputs)
+    flags = tuple(term.startswith("mask") for term in outputs)
     return Form(
         inputs=tuple("n" in term for term in inputs),
         optional=optional,
-        outputs=tuple("n" in term for term in outputs),
-        single=all(optional[1:]),
+        outputs=tuple("(n)" in term for term in outputs),
+        flags=flags,
+        single=all(optional[1:]) and not any(flags),
     )
 
 
@@ -65,15 +71,24 @@ class Pending(NamedTuple):
 
 
 class Call:
-    """Arguments of one kernel call on plain NumPy arrays, whose layout is that of the kernel."""
+    """Arguments of one kernel call on NumPy arrays, and what the caller gets."""
 
-    __slots__ = ("inputs", "name", "outputs")
+    __slots__ = ("given", "inputs", "name", "outputs", "public")
     xp: Any = np
 
-    def __init__(self, name: str, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        public: Sequence[Array],
+        given: bool,
+    ) -> None:
         self.name = name
         self.inputs = inputs  # an optional input that is absent is None
         self.outputs = outputs
+        self.public = public
+        self.given = given  # `public` is the caller's `out`
 
     def require(self, invalid: int, requirement: str) -> None:
         """Raise if the kernel met rows whose contents are invalid."""
@@ -81,17 +96,17 @@ class Call:
             raise ValueError(f"{self.name}: {requirement}, got {invalid} slice(s) that break this")
 
     def result(self) -> Any:
-        """The array, or the tuple of arrays; 0-d NumPy results become scalars."""
-        if len(self.outputs) == 1:
-            value = self.outputs[0]
-            return value if value.ndim else value[()]
-        return tuple([value if value.ndim else value[()] for value in self.outputs])
+        """The array, or the tuple of arrays; new 0-d NumPy arrays become scalars."""
+        values = self.public
+        if self.xp is np and not self.given:
+            values = [value if value.ndim else value[()] for value in values]
+        return values[0] if len(values) == 1 else tuple(values)
 
 
 class ArrangedCall(Call):
-    """A call whose arrays were converted, moved or given, and the way back to the caller's."""
+    """A call whose arrays were converted or moved, and the way back to the caller's."""
 
-    __slots__ = ("given", "layout", "pending", "public", "xp")
+    __slots__ = ("layout", "pending", "xp")
 
     def __init__(
         self,
@@ -99,25 +114,21 @@ class ArrangedCall(Call):
         xp: Any,
         inputs: Sequence[Array],
         outputs: Sequence[Array],
-        layout: Layout,
         public: Sequence[Array],
         given: bool,
+        layout: Layout,
         pending: Sequence[Pending],
     ) -> None:
-        super().__init__(name, inputs, outputs)
+        super().__init__(name, inputs, outputs, public, given)
         self.xp = xp
         self.layout = layout
-        self.public = public
-        self.given = given  # `public` is the caller's `out`
         self.pending = pending
 
     def result(self) -> Any:
         for target, buffer, has_core in self.pending:
             value = self.layout.restore(buffer) if has_core else buffer
             target[...] = fold(self.xp, value, target.shape)
-        scalars = self.xp is np and not self.given
-        values = [x[()] if scalars and not x.ndim else x for x in self.public]
-        return values[0] if len(values) == 1 else tuple(values)
+        return super().result()
 
 
 class Layout:
@@ -133,6 +144,8 @@ class Layout:
         self.size = math.prod(self.core_shape)
         self.order = loop + core
         self.moves = self.order != tuple(range(len(shape)))
+        # View of a `keepdims` array without the core axes.
+        self.drop = itemgetter((*[0 if i in core else slice(None) for i in range(len(shape))], ...))
 
     def reduced(self, keepdims: bool) -> tuple[int, ...]:
         """Shape of a result without the core axes."""
@@ -140,20 +153,15 @@ class Layout:
             return self.loop_shape
         return tuple(1 if i in self.core else size for i, size in enumerate(self.shape))
 
-    def drop(self, x: Array) -> Array:
-        """View of a `keepdims` array without the core axes."""
-        picks: list[Any] = [0 if i in self.core else slice(None) for i in range(len(self.shape))]
-        return x[tuple([*picks, ...])]
-
-    def arrange(self, x: Array, xp: Any) -> Array:
+    def arrange(self, x: Array, xp: Any = np) -> Array:
         """`x`, which broadcasts to `shape`, as loop axes and one core axis; a view if possible."""
         if x.ndim < len(self.shape):
             x = x.reshape((1,) * (len(self.shape) - x.ndim) + x.shape)
         if self.moves:
             x = x.transpose(self.order)
-        loop, core = x.shape[: self.loops], x.shape[self.loops :]
-        if len(core) == 1:
+        if len(self.core) == 1:
             return x
+        loop, core = x.shape[: self.loops], x.shape[self.loops :]
         if any(size != 1 for size in core) and core != self.core_shape:
             x = xp.broadcast_to(x, loop + self.core_shape)
         return x.reshape((*loop, math.prod(x.shape[self.loops :])))
@@ -174,6 +182,10 @@ class Layout:
 _layout = lru_cache(maxsize=256)(Layout)
 
 
+def _itself(x: Array) -> Array:
+    return x
+
+
 def normalise(
     name: str,
     signature: str,
@@ -188,30 +200,82 @@ def normalise(
     """Prepare the kernel call for `arrays`, given by name in the order of `signature`.
 
     ``(n)`` marks an array with the core axis, ``()`` one without. Arrays with a core axis make up
-    the shape of the data, by broadcasting; optional ones (``?``) have to fit it. Two names have a
-    meaning: `mask` is boolean, `g` has exactly the shape of the result that it weights.
+    the shape of the data, by broadcasting; optional ones (``?``) have to fit it. Some names have a
+    meaning: `mask` is boolean, `g` has exactly the shape of the result that it weights, `t` and
+    `targets` exactly that of the data; `targets` keep their own type, any real one, and `threshold`
+    gets that of the rest.
     `whole`: `out` is written only after the kernel has succeeded.
     """
+    x, *others = arrays.values()
+    # One plain array and at most one axis: the common small call, which has to cost little.
+    if type(x) is _ndarray and x.dtype in _NUMPY_FLOATS and (axis is None or type(axis) is int):
+        for other in others:
+            if other is not None:
+                break
+        else:
+            plan = _plan(name, signature, x.shape, axis, keepdims)
+            call = plan and _planned(name, plan, out, keepdims, whole, x, others)
+            if call:
+                return call
+    return _general(name, parse(signature), axis, out, keepdims, whole, arrays)
+
+
+class Plan(NamedTuple):
+    """What the shape alone says of a call on one array."""
+
+    shapes: tuple[tuple[int, ...], ...]  # of the outputs
+    views: tuple[Callable[[Array], Array], ...]  # input and outputs for the kernel; (): as they are
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    name: str, signature: str, shape: tuple[int, ...], axis: Axis, keepdims: bool
+) -> Plan | None:
     form = parse(signature)
-    values = iter(arrays.values())
-    x = next(values)
-    if form.single and type(x) is np.ndarray and out is None and not keepdims:
-        dtype = x.dtype
-        shape = x.shape
-        if (dtype is FLOAT64 or dtype is FLOAT32) and (
-            (axis is None and len(shape) == 1)
-            or (type(axis) is int and shape and (axis == -1 or axis == len(shape) - 1))
-        ):
-            for other in values:
-                if other is not None:
-                    break
-            else:
-                # One plain array, last axis: the common small call, which has to cost little.
-                outputs = []
-                for has_core in form.outputs:
-                    outputs.append(_empty(shape if has_core else shape[:-1], dtype))
-                return Call(name, tuple(arrays.values()), outputs)
-    return _general(name, form, axis, out, keepdims, whole, arrays)
+    if not form.single:
+        return None
+    core = core_axes(name, axis, len(shape)) if any(form.inputs) else ()
+    layout = _layout(shape, core)
+    shapes = tuple([shape if has_core else layout.reduced(keepdims) for has_core in form.outputs])
+    if len(core) != any(form.inputs):
+        return None
+    if not keepdims and not layout.moves:
+        return Plan(shapes, ())
+    reduced = layout.drop if keepdims else _itself
+    views = [layout.arrange if has_core else reduced for has_core in (True, *form.outputs)]
+    return Plan(shapes, tuple(views))
+
+
+def _planned(
+    name: str,
+    plan: Plan,
+    out: Any,
+    keepdims: bool,
+    whole: bool,
+    x: Array,
+    others: Sequence[None],
+) -> Call | None:
+    """The call, or None where `out` is unusual or not in order: `_general` knows what to say."""
+    shapes, views = plan
+    if out is None:
+        targets = []
+        for shape in shapes:
+            targets.append(_empty(shape, x.dtype))
+    elif (
+        type(out) is _ndarray
+        and (out.shape,) == shapes
+        and out.dtype is x.dtype
+        and out.flags.behaved  # aligned and writeable
+        and not whole
+        and (not keepdims if out is x else not np.may_share_memory(out, x))
+    ):
+        targets = [out]
+    else:
+        return None
+    outputs = targets
+    if views:
+        x, *outputs = [view(a) for view, a in zip(views, (x, *targets))]
+    return Call(name, (x, *others), outputs, targets, out is not None)
 
 
 def _general(
@@ -225,25 +289,32 @@ def _general(
 ) -> Call:
     xp, dtype, values = _convert(name, form, arrays)
     roles = list(zip(arrays, values, form.inputs, form.optional, strict=True))
-    # An elementwise function has no core axis; its first array is the data.
-    data = [k for k, _, core, optional in roles if core and not optional and k != "g"]
+    elementwise = not any(form.inputs)  # all arrays are the data
+    data = [
+        k
+        for k, _, core, optional in roles
+        if (core or elementwise) and not optional and k not in _EXACT
+    ]
     shapes = [x.shape for k, x, _, _ in roles if k in data] or [values[0].shape]
     shape = shapes[0] if len(shapes) == 1 else _broadcast(name, data, shapes)
-    layout = _layout(shape, core_axes(name, axis, len(shape)) if any(form.inputs) else ())
+    layout = _layout(shape, () if elementwise else core_axes(name, axis, len(shape)))
 
     inputs: list[Array] = []
     for argument, value, has_core, optional in roles:
         if value is not None:
-            if argument == "g":
-                wanted = shape if has_core else layout.loop_shape
+            wanted = shape if has_core else layout.loop_shape
+            if argument in _EXACT:
                 if value.shape != wanted:
+                    like = "the result" if argument == "g" else " and ".join(data)
                     raise ValueError(
-                        f"{name}: g must have the shape of the result, {wanted}, got {value.shape}"
+                        f"{name}: {argument} must have the shape of {like}, {wanted}, "
+                        f"got {value.shape}"
                     )
-            elif optional and not _fits(value.shape, shape):
+            elif optional and not fits(value.shape, wanted):
+                like = " and ".join(data) if has_core else "the result"
                 raise ValueError(
-                    f"{name}: {argument} must be broadcastable to the shape of "
-                    f"{' and '.join(data)}, {shape}, got {value.shape}"
+                    f"{name}: {argument} must be broadcastable to the shape of {like}, {wanted}, "
+                    f"got {value.shape}"
                 )
             if has_core:
                 value = layout.arrange(value, xp)
@@ -253,31 +324,33 @@ def _general(
 
     # Where an array was enlarged, its gradient is summed back to its shape.
     wanted_shapes = [shapes[0] if core else layout.reduced(keepdims) for core in form.outputs]
-    targets = _targets(name, xp, values[0], dtype, wanted_shapes, out)
+    dtypes = [FLAG if flag else dtype for flag in form.flags]
+    targets = allocate(name, xp, values[0], dtypes, wanted_shapes, out)
     outputs: list[Array] = []
     pending: list[Pending] = []
     for target, has_core in zip(targets, form.outputs, strict=True):
         reduced = layout.drop(target) if keepdims and not has_core else target
         view = layout.in_place(target, xp) if has_core else reduced
         if view is None or (
-            out is not None and (whole or _clashes(xp, view, inputs + outputs, has_core))
+            out is not None
+            and (whole or _clashes(xp, view, inputs + outputs, has_core or elementwise))
         ):
             core = (layout.size,) if has_core else ()
-            view = empty(target, layout.loop_shape + core, dtype)
+            view = empty(target, layout.loop_shape + core, target.dtype)
             pending.append(Pending(reduced, view, has_core))
         outputs.append(view)
 
     if dtype not in _NUMPY_FLOATS:  # bfloat16 travels as its bits, which every consumer knows
-        inputs = [x if x is None or x.dtype.kind == "b" else x.view(_BITS) for x in inputs]
-        outputs = [view.view(_BITS) for view in outputs]
+        inputs = [x.view(_BITS) if x is not None and x.dtype == dtype else x for x in inputs]
+        outputs = [x.view(_BITS) if x.dtype == dtype else x for x in outputs]
     public: Sequence[Array] = targets
     if out is not None:
         public = out if isinstance(out, tuple) else (out,)
-    return ArrangedCall(name, xp, inputs, outputs, layout, public, out is not None, pending)
+    return ArrangedCall(name, xp, inputs, outputs, public, out is not None, layout, pending)
 
 
 def _convert(name: str, form: Form, arrays: dict[str, Array]) -> tuple[Any, Any, list[Array]]:
-    """The namespace, the common type, and the arrays in it; the mask is bool."""
+    """The namespace, the common type, and the arrays in it; the mask is bool, targets are free."""
     values: list[Array] = []
     dtypes: list[Any] = []
     for (argument, value), optional in zip(arrays.items(), form.optional, strict=True):
@@ -287,7 +360,9 @@ def _convert(name: str, form: Form, arrays: dict[str, Array]) -> tuple[Any, Any,
         x = as_array(name, argument, value)
         values.append(x)
         if argument != "mask":
-            dtypes.append(_float_type(name, argument, x.dtype))
+            float_type = _float_type(name, argument, x.dtype)
+            if argument not in _OTHER_TYPE:
+                dtypes.append(float_type)
     xp = namespace(*values)
     if xp is not np:
         for (argument, value), x in zip(arrays.items(), values, strict=True):
@@ -305,10 +380,23 @@ def _convert(name: str, form: Form, arrays: dict[str, Array]) -> tuple[Any, Any,
                 raise TypeError(f"{name}: mask must be boolean, got {x.dtype}")
         elif type(x) in _WEAK:
             x = xp.asarray(_weak_value(name, argument, x), dtype)
+        elif argument == "targets":
+            x = _as_targets(name, x)
         elif x.dtype != dtype:
             x = x.astype(dtype)
         values[i] = x if xp is np else xp.asarray(x)
     return xp, dtype, values
+
+
+def _as_targets(name: str, x: Array) -> Array:
+    """Native byte order; bfloat16 as its bits, and uint16, which stands for those, as int32."""
+    float_type = _float_type(name, "targets", x.dtype)
+    if x.dtype.kind not in "biu":
+        x = x if x.dtype == float_type else x.astype(float_type)
+        return x if float_type in _NUMPY_FLOATS else x.view(_BITS)
+    native = x.dtype.newbyteorder("=")
+    native = np.dtype(np.int32) if native == _BITS else native
+    return x if x.dtype == native else x.astype(native)
 
 
 def _weak_value(name: str, argument: str, value: Any) -> float:
@@ -405,7 +493,7 @@ def _broadcast(name: str, names: list[str], shapes: list[tuple[int, ...]]) -> tu
         ) from None
 
 
-def _fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+def fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
     return len(shape) <= len(into) and all(
         a in (1, b) for a, b in zip(reversed(shape), reversed(into), strict=False)
     )
@@ -419,17 +507,17 @@ def empty(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         return namespace(like).empty(shape, dtype)
 
 
-def _targets(
-    name: str, xp: Any, like: Array, dtype: Any, shapes: list[tuple[int, ...]], out: Any
+def allocate(
+    name: str, xp: Any, like: Array, dtypes: list[Any], shapes: list[tuple[int, ...]], out: Any
 ) -> list[Array]:
     """New arrays, or the ones of `out` after checking them."""
     if out is None:
-        return [empty(like, shape, dtype) for shape in shapes]
+        return [empty(like, shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     items = out if isinstance(out, tuple) else (out,)
     if len(items) != len(shapes):
         wanted = "one array" if len(shapes) == 1 else f"a tuple of {len(shapes)} arrays"
         raise ValueError(f"{name}: out must be {wanted}, got {len(items)}")
-    for item, shape in zip(items, shapes, strict=True):
+    for item, shape, dtype in zip(items, shapes, dtypes, strict=True):
         if not isinstance(item, xp.ndarray) or is_instance(item, "numpy.ma", "MaskedArray"):
             raise TypeError(
                 f"{name}: out must be a {xp.__name__} array like the input, "
@@ -444,14 +532,17 @@ def _targets(
     return [xp.asarray(item) for item in items]
 
 
-def _clashes(xp: Any, view: Array, others: list[Array], has_core: bool) -> bool:
-    """Whether writing `view` in place could go wrong: overlap other than exact aliasing."""
+def _clashes(xp: Any, view: Array, others: list[Array], in_step: bool) -> bool:
+    """Whether writing `view` in place could go wrong: overlap other than exact aliasing.
+
+    `in_step`: an element is written after it was read, in the order of the array.
+    """
     if xp is np and not view.flags.aligned:
         return True
     return any(
         xp.may_share_memory(view, x)
         and not (
-            has_core
+            in_step
             and pointer(view) == pointer(x)
             and (view.shape, view.strides, view.dtype) == (x.shape, x.strides, x.dtype)
         )

@@ -110,19 +110,21 @@ def choose(part: str, call: Call, backend: str | None = None) -> Any:
         return _resolve(part, call, backend)
 
 
-def _resolve(part: str, call: Call, backend: str | None) -> Any:
+def usable(caller: str, xp: Any, backend: str | None) -> str:
+    """The backend as named, else the best for arrays of `xp`; raises if it cannot be used."""
     if backend is None:
-        best = "cpu" if call.xp is np else "cuda"
-        name = "reference" if refusal(best, call.xp) else best
-    elif isinstance(backend, str):
-        name = backend
-        reason = refusal(name, call.xp, call.name)
-        if reason:
-            raise RuntimeError(f"{call.name}: backend {name!r} cannot be used: {reason}")
-    else:
-        raise TypeError(
-            f"{call.name}: backend must be a name or None, got {type(backend).__name__}"
-        )
+        best = "cpu" if xp is np else "cuda"
+        return "reference" if refusal(best, xp) else best
+    if not isinstance(backend, str):
+        raise TypeError(f"{caller}: backend must be a name or None, got {type(backend).__name__}")
+    reason = refusal(backend, xp, caller)
+    if reason:
+        raise RuntimeError(f"{caller}: backend {backend!r} cannot be used: {reason}")
+    return backend
+
+
+def _resolve(part: str, call: Call, backend: str | None) -> Any:
+    name = usable(call.name, call.xp, backend)
     if name.startswith("cpu"):
         level = name.partition(":")[2] or levels()[-1]
         module = getattr(getattr(core, level), part.rpartition(".")[2])

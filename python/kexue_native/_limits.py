@@ -26,7 +26,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "logmeanexp": _figures(8),
     "logmeanexp_vjp": _figures(8),
     "softmax": _figures(4),
-    "softmax_vjp": _figures(20),
+    "softmax_vjp": _figures(21),
     "log_softmax": _figures(4),
     "log_softmax_vjp": _figures(16, 2),
     "logsumexp_softmax": _figures(4),
@@ -38,6 +38,61 @@ LIMITS: dict[str, dict[str, int]] = {
     "logsumexp_bounds": _figures(8),
     "logsumexp_lipschitz": _figures(4),
     "logsumexp_jensen_gap": _figures(8),
+    "multilabel_crossentropy": _figures(12, 4),
+    "multilabel_probability": _figures(3),
+    "squareplus": _figures(3, 3),
+    "squareplus_grad": _figures(5, 5),
+    "squareplus_grad_b": _figures(3, 2),
+    "gelu": _figures(5, 5),
+    "gelu_grad": _figures(6, 5),
+    "softplus": _figures(4, 5),
+    "softplus_grad": _figures(3, 3),
+    "silu": _figures(3, 3),
+    "silu_grad": _figures(5, 5),
+    "sigmoid": _figures(3, 3),
+    "sigmoid_grad": _figures(4, 4),
+    "log_sigmoid": _figures(4, 4),
+    "log_sigmoid_grad": _figures(3, 3),
+    "relu_gaussian": _figures(8, 8),
+    "relu_gaussian_grad": _figures(6, 5),
+    "smooth_max2": _figures(3, 4),
+    "smooth_max2_grad": _figures(5, 5),
+    "smooth_abs": _figures(4, 4),
+    "smooth_abs_grad": _figures(3, 3),
+    "smooth_floor": _figures(2),
+    "smooth_ceil": _figures(2),
+    "smooth_round": _figures(2),
+    "smooth_floor_grad": _figures(4),
+    "smooth_ceil_grad": _figures(4),
+    "smooth_round_grad": _figures(4),
+    "taylor_exp": _figures(6),
+    "taylor_exp_grad": _figures(2),
+    "smooth_max": _figures(9),
+    "smooth_max_vjp": _figures(5),
+    "soft_argmax": _figures(4),
+    "soft_argmax_vjp": _figures(9),
+    "soft_onehot": _figures(4),
+    "soft_onehot_vjp": _figures(7),
+    "taylor_softmax": _figures(11),
+    "taylor_softmax_vjp": _figures(2),
+    "argmax_distribution": _figures(8),
+    "argmax_distribution_vjp": _figures(10),
+    "gumbel_softmax": _figures(4),
+    "gumbel_softmax_vjp": _figures(4),
+    "kl_divergence": _figures(24),
+    "symmetric_kl": _figures(16),
+    "softmax_crossentropy": _figures(6),
+    "sigmoid_crossentropy": _figures(6),
+    "pairwise_rank_loss": _figures(6),
+    "subset_crossentropy": _figures(10),
+    "multiclass_multilabel_loss": _figures(7),
+    "smooth_accuracy": _figures(3),
+    "smooth_fbeta": _figures(6),
+    "smooth_precision": _figures(8),
+    "smooth_recall": _figures(5),
+    "flooding": _figures(1),
+    "negative_cosine": _figures(8),
+    "simsiam_loss": _figures(8),
 }
 # With weights of both signs the error bound of the specification holds instead:
 # 8 u (|a_k + log|b_k|| + |result|) + 4 u sum|b exp(a)| / |S|.
@@ -69,6 +124,100 @@ MAGNITUDE: dict[str, str] = {
     "logsumexp_bounds": "max |x| + tau log n",
     "logsumexp_lipschitz": "|lse x| + |lse y|",
     "logsumexp_jensen_gap": "sum w |lse x| + |lse of the mean|",
+    "multilabel_crossentropy": (
+        "the loss; for gradient and Hessian max(n_i, p_i), the shares of a class in its parts, and "
+        "|u_i| ULP for shares below e^-30"
+    ),
+    "multilabel_probability": "the result",
+    "squareplus": "the result",
+    "squareplus_grad": "the result",
+    "squareplus_grad_b": "the result",
+    "gelu": "the result",
+    "gelu_grad": "max(P(x), |x| P'(x))",
+    "softplus": "the result",
+    "softplus_grad": "the result",
+    "silu": "the result",
+    "silu_grad": "max(s, |beta x| s (1 - s))",
+    "sigmoid": "the result",
+    "sigmoid_grad": "the result",
+    "log_sigmoid": "the result",
+    "log_sigmoid_grad": "the result",
+    "relu_gaussian": "the result",
+    "relu_gaussian_grad": "the result",
+    "smooth_max2": "max(|x|, |y|, |result|)",
+    "smooth_max2_grad": "the result",
+    "smooth_abs": "the result",
+    "smooth_abs_grad": "the result",
+    "smooth_floor": "max(1, |x|)",
+    "smooth_ceil": "max(1, |x|)",
+    "smooth_round": "max(1, |x|)",
+    "smooth_floor_grad": "max(1, t / 4)",
+    "smooth_ceil_grad": "max(1, t / 4)",
+    "smooth_round_grad": "max(1, t / 4)",
+    "taylor_exp": "the result and 2 n ULP",
+    "taylor_exp_grad": "the terms of the quadrature and 2 n ULP",
+    "smooth_max": "max(|result|, |m|), m the largest x, the smallest for k < 0",
+    "smooth_max_vjp": (
+        "the result, for the mean |g| p_i (1 + |d_i| + sum p |d|), and in float64 2 |d_i| ULP, "
+        "d = k (x - m)"
+    ),
+    "soft_argmax": (
+        "max(|start|, sum i p_i) and in float64 of its terms 2 |d_i| ULP each, d = k (x - m)"
+    ),
+    "soft_argmax_vjp": "the terms of `soft_onehot_vjp` for g_i = i",
+    "soft_onehot": "the result and in float64 2 |k (x_i - m)| ULP",
+    "soft_onehot_vjp": (
+        "|k| p_i (|h_i| + sum p |h|), h = g - g_m, and in float64 2 |k (x_i - m)| ULP, for the "
+        "largest entry those of the second"
+    ),
+    "taylor_softmax": "the result and in float64 2 n ULP",
+    "taylor_softmax_vjp": (
+        "(f_i + |f'_i|) / (sum f) (|h_i| + sum p |h|), h = g - g_m, and in float64 2 n ULP"
+    ),
+    "argmax_distribution": (
+        "the result and in float64 n / 128 + 2 |log p_i| ULP, for Gumbel noise 3 and for normal "
+        "noise 4 times |log p_i|"
+    ),
+    "argmax_distribution_vjp": (
+        "sum_i K_ij (|g_j| + |g_i|) / scale, for uniform noise the largest of the row, and in "
+        "float64 the further ULP of `argmax_distribution`, for the largest entry those of the "
+        "second, and for uniform noise n / 4"
+    ),
+    "gumbel_softmax": (
+        "the result and in float64 r_i + sum p r ULP, r = 3 |d| + (|l - l_m| + |e - e_m|) / tau, "
+        "d = (l + e - l_m - e_m) / tau"
+    ),
+    "gumbel_softmax_vjp": (
+        "p_i (|h_i| + sum p |h|) / tau, h = g - g_m, and in float64 3 |d_i| + 2 max r ULP, "
+        "d and r as for `gumbel_softmax`"
+    ),
+    "kl_divergence": (
+        "the loss; for gradients |scale| p_i (|g_i| + sum p |g|), g_i = log p_i - log q_i up to a "
+        "constant, and the difference of p and q"
+    ),
+    "symmetric_kl": "what `kl_divergence` states",
+    "softmax_crossentropy": (
+        "the loss and the Hessian; for the gradient the larger of its two terms"
+    ),
+    "sigmoid_crossentropy": (
+        "the loss and the Hessian; for the gradient the larger of its two terms"
+    ),
+    "pairwise_rank_loss": "the loss and the gradient",
+    "subset_crossentropy": "the loss and the gradient",
+    "multiclass_multilabel_loss": (
+        "the loss; for the gradient the larger of its two terms. Centered: and 2 |max s_i - s_ij| "
+        "ULP"
+    ),
+    "smooth_accuracy": "the result",
+    "smooth_fbeta": "the result; for the gradient the larger of its two terms",
+    "smooth_precision": "the result; for the gradient the larger of its two terms",
+    "smooth_recall": "the result and the gradient",
+    "flooding": "the result",
+    "negative_cosine": (
+        "sum |p z| / (|p| |z|); for the gradient the larger of its two terms, the cosine in them "
+        "replaced by that"
+    ),
+    "simsiam_loss": "what `negative_cosine` states",
 }
 
 _FORMATS = {  # bits of the significand, smallest normal exponent
@@ -121,6 +270,21 @@ def fill_in(functions: Iterable[Any]) -> None:
     for function in functions:
         name = function.__name__
         if function.__doc__ and name in LIMITS:
-            function.__doc__ = function.__doc__.replace(
-                f'LIMITS["{name}"]', describe(name)
-            ).replace(f'MAGNITUDE["{name}"]', MAGNITUDE[name])
+            figures, of_what = f'LIMITS["{name}"]', f'MAGNITUDE["{name}"]'
+            function.__doc__ = "\n\n".join(
+                _wrapped(part.replace(figures, describe(name)).replace(of_what, MAGNITUDE[name]))
+                if figures in part or of_what in part
+                else part
+                for part in function.__doc__.split("\n\n")
+            )
+
+
+def _wrapped(paragraph: str) -> str:
+    """In lines of at most 100 characters, indented as it was; textwrap would delay the import."""
+    indent = paragraph[: len(paragraph) - len(paragraph.lstrip())]
+    lines = [""]
+    for word in paragraph.split():
+        if len(indent) + len(lines[-1]) + len(word) >= 100:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(indent + line for line in lines)

@@ -129,7 +129,8 @@ class RowLoop {
   long long split(index chunk) {
     const index n = call_.n, chunks = (n + chunk - 1) / chunk;
     const index parts = (call_.rows + at_once_ - 1) / at_once_;
-    auto* const states = static_cast<char*>(std::aligned_alloc(64, size_t(size_ * parts * chunks)));
+    const auto bytes = size_t(size_ * parts * chunks);
+    auto* const states = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
     if (states == nullptr) return -1;
     const auto state = [&](index part, index c) { return states + (part * chunks + c) * size_; };
     const auto go = [&](Worker& worker, index part) {

@@ -73,6 +73,7 @@ class CudaEngine {
   // Rows are computed as what they are.
   template <class T>
   using Computed = T;
+  static constexpr bool specialises = false;  // see kernels/losses.h
 
   explicit CudaEngine(const Call& call) : call_(call), device_(*call.device) {}
 
@@ -90,13 +91,8 @@ class CudaEngine {
   };
   Scratch scratch(long long bytes) { return {device_.allocate(device_.context, bytes)}; }
 
- private:
-  const Call& call_;
-  Device& device_;
-  // A launch handles the last device_dims loop axes; the host goes through the ones before them.
-  int outer_ = 0;
-  index piece_ = 0;
-
+  const Call& call() const { return call_; }
+  // An operand, absent ones included, as the kernels of the current piece get it.
   Array place(const Operand* op) const {
     Array array = {};
     if (op == nullptr || op->data == nullptr) return array;
@@ -110,31 +106,32 @@ class CudaEngine {
     for (int d = outer_; d < call_.dims; ++d) array.stride[d - outer_] = op->stride[d];
     return array;
   }
-  template <class T>
-  VectorIn<T> place(Vector<T> in) const {
-    return {place(&in.op)};
-  }
-  template <class E>
-  PerRowIn<E> place(PerRow<E> in) const {
-    return {place(&in.op)};
-  }
-  FlagsIn place(Flags in) const { return {place(&in.op)}; }
-  FlagsIn place(Everything) const { return {}; }  // one kernel less to compile
-  template <class W>
-  GivenIn<W> place(Given<W> in) const {
-    return {in.value};
-  }
-  template <class W>
-  SameIn<W> place(Same<W> in) const {
-    return {in.value};
-  }
 
-  Plan plan(int dims, bool lanewise) const {
+ protected:
+  const Call& call_;
+  Device& device_;
+  // A launch handles the last device_dims loop axes, a piece; the host goes through those before.
+  int outer_ = 0;
+  index piece_ = 0;
+
+  // Calls f for each piece of the call until it fails.
+  template <class F>
+  bool each_piece(F f) {
+    if (call_.rows == 0) return true;
+    outer_ = call_.dims > device_dims ? call_.dims - device_dims : 0;
+    index pieces = 1;
+    for (int d = 0; d < outer_; ++d) pieces *= call_.shape[d];
+    for (piece_ = 0; piece_ < pieces; ++piece_) {
+      if (!f()) return false;
+    }
+    return true;
+  }
+  Plan plan(bool lanewise) const {
     Plan p = {};
     p.n = call_.n;
-    p.dims = dims;
+    p.dims = call_.dims - outer_;
     p.rows = 1;
-    for (int d = 0; d < dims; ++d) p.rows *= p.shape[d] = call_.shape[outer_ + d];
+    for (int d = 0; d < p.dims; ++d) p.rows *= p.shape[d] = call_.shape[outer_ + d];
     p.across = lanewise && p.rows >= 4;
     p.size = p.across ? 1 : team_size(p.n);
     const index least = p.across ? launch_limits.chunk_across : launch_limits.chunk;
@@ -156,8 +153,11 @@ class CudaEngine {
   template <class Work>
   bool launch(const Work& work) {
     const int size = work.plan.size;
-    const int threads = size > warp_threads ? size : launch_limits.threads;
-    const index teams = threads / size;
+    return launch(work, size > warp_threads ? size : launch_limits.threads);
+  }
+  template <class Work>
+  bool launch(const Work& work, int threads) {
+    const index teams = threads / work.plan.size;
     index blocks = (work.jobs() + teams - 1) / teams;
     if (blocks > launch_limits.blocks) blocks = launch_limits.blocks;
     KX_LAUNCH(kexue::run<Work>, blocks, threads, device_.stream, work);
@@ -170,32 +170,28 @@ class CudaEngine {
   long long run(const Fn& fn, const Outputs<E, T>& to, In... in) {
     using W = wide_t<T>;
     using State = typename Fn::template State<W>;
-    if (call_.rows == 0) return 0;
-    outer_ = call_.dims > device_dims ? call_.dims - device_dims : 0;
-    index pieces = 1;
-    for (int d = 0; d < outer_; ++d) pieces *= call_.shape[d];
     void* states = nullptr;
-    for (piece_ = 0; piece_ < pieces; ++piece_) {
-      const int dims = call_.dims - outer_;
-      Plan p = plan(dims, goes_across(dims, place(in)...));
+    const bool done = each_piece([&] {
+      Plan p = plan(goes_across(call_.dims - outer_, placed(*this, in)...));
       if (p.chunks > 1) {
         if (!states) states = scratch(index(sizeof(State)) * p.rows * p.chunks).data;
-        if (!states) return -1;
+        if (!states) return false;
         p.states = states;
       }
-      if (!launch_all<writes, W>(fn, p, targets<Fn, W>(to), together(place(in)...))) return -1;
-    }
-    return 0;
+      return launch_all<writes, W>(fn, p, destination<Fn, W>(to), together(placed(*this, in)...));
+    });
+    return done ? 0 : -1;
   }
   template <bool writes, class W, class Fn, class To, class... In>
   bool launch_all(const Fn& fn, const Plan& p, const To& to, const Inputs<In...>& in) {
-    if (!launch(Gather<writes, W, Fn, To, In...>{fn, p, to, in})) return false;
+    Sweep<writes, W, Fn, To, In...> sweep = {fn, p, to, in};
+    if (!launch(sweep)) return false;
     if (p.chunks == 1) return true;
     Merge<W, Fn, To> merge = {fn, p, to};
     merge.plan.size = team_size(p.chunks);
     if (!launch(merge)) return false;
-    if constexpr (writes) return launch(Write<W, Fn, To, In...>{fn, p, to, in});
-    return true;
+    sweep.plan.merged = 1;
+    return !writes || !to.wants_elements() || launch(sweep);
   }
   static Inputs<> together() { return {}; }
   template <class First, class... Rest>
@@ -204,16 +200,37 @@ class CudaEngine {
   }
 
   template <class Fn, class W, class E, class T>
-  auto targets(const Outputs<E, T>& to) const {
+  auto destination(const Outputs<E, T>& to) const {
     constexpr int most = ScalarsOf<Fn, W>::count;
-    Targets<E, T, most> placed = {};
-    placed.scalars = to.scalars;
-    for (int k = 0; k < most && k < to.scalars; ++k) placed.scalar[k] = place(to.scalar[k]);
-    placed.vector = place(to.vector);
-    placed.second = place(to.second);
-    return placed;
+    Destination<E, T, most> at = {};
+    at.scalars = to.scalars;
+    for (int k = 0; k < most && k < to.scalars; ++k) at.scalar[k] = place(to.scalar[k]);
+    at.vector = place(to.vector);
+    at.second = place(to.second);
+    return at;
   }
 };
+
+// Inputs as a kernel gets them; targets.h has others.
+template <class T>
+VectorIn<T> placed(const CudaEngine& engine, Vector<T> in) {
+  return {engine.place(&in.op)};
+}
+template <class E>
+PerRowIn<E> placed(const CudaEngine& engine, PerRow<E> in) {
+  return {engine.place(&in.op)};
+}
+inline FlagsIn placed(const CudaEngine& engine, Flags in) { return {engine.place(&in.op)}; }
+inline FlagsIn placed(const CudaEngine&, Everything) { return {}; }  // one kernel less to compile
+inline PositionsIn placed(const CudaEngine&, Positions) { return {}; }
+template <class W>
+GivenIn<W> placed(const CudaEngine&, Given<W> in) {
+  return {in.value};
+}
+template <class W>
+SameIn<W> placed(const CudaEngine&, Same<W> in) {
+  return {in.value};
+}
 
 }  // namespace KX_ISA
 }  // namespace kexue

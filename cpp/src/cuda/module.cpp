@@ -1,5 +1,6 @@
 // The Python module _cuda: binds the table of CUDA kernels, knows no function by name. Arrays come
 // as None or (pointer, shape, strides in bytes, type), so no array library takes part.
+#include "../parts.h"
 #include "../python/table.h"
 
 namespace nb = nanobind;
@@ -7,7 +8,7 @@ namespace nb = nanobind;
 namespace kexue::cuda {
 #define KX_DECLARE(part) extern const Table part##_table;
 KX_PARTS(KX_DECLARE)
-}
+}  // namespace kexue::cuda
 
 namespace {
 

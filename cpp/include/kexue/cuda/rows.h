@@ -35,14 +35,16 @@ template <class W>
 struct SameIn {
   W value;
 };
+struct PositionsIn {};
 
-// Where results go: `scalars` of at most S scalars a row, stored as E, and a row of T. Those
-// without data are not wanted.
+// Where results go: `scalars` of at most S scalars a row, stored as E, and one row of T or two.
+// Those without data are not wanted.
 template <class E, class T, int S>
-struct Targets {
+struct Destination {
   int scalars;
   Array scalar[S > 0 ? S : 1];
   Array vector, second;
+  KX_FN bool wants_elements() const { return vector.data || second.data; }
 };
 
 // How the work is shared out. A job is a chunk of a row (mostly a whole row); `size` threads do it.
@@ -51,6 +53,7 @@ struct Plan {
   int size;
   int across;  // neighbouring jobs are neighbouring rows, else chunks of one row
   int dims;
+  int merged;  // the states of a row's chunks are one already
   index shape[device_dims];
   void* states;  // one per job if rows have several chunks
 
@@ -81,6 +84,17 @@ struct StepOf<Fn, W, decltype(void(declval<typename Fn::Term>()))> {
   using type = typename Fn::Term;
 };
 
+// How many blocks a multiprocessor holds at a time: that bounds the registers of a thread.
+// Functions that say they are `crowded` do not fit into half of them.
+template <class Fn, class = void>
+struct Resident {
+  static constexpr int blocks = 2;
+};
+template <class Fn>
+struct Resident<Fn, decltype(void(Fn::crowded))> {
+  static constexpr int blocks = Fn::crowded ? 1 : 2;
+};
+
 // One row as a thread reads it.
 template <class T, class V>
 struct StridedRow {
@@ -103,7 +117,8 @@ struct ArrayCursor {
   index at;
   KX_FN explicit ArrayCursor(const Array& in) : array(in), at(0) {}
   KX_FN void advance(int d, index steps) { at += steps * array.stride[d]; }
-  KX_FN const char* from(index i) const { return array.data + at + i * array.step; }
+  KX_FN const char* from(index i) const { return to(i); }
+  KX_FN char* to(index i) const { return array.data + at + i * array.step; }
 };
 template <class T, class V, class W>
 struct Cursor<VectorIn<T>, V, W> : ArrayCursor {
@@ -135,17 +150,24 @@ struct Cursor<SameIn<X>, V, W> {
   KX_FN Same<V> look(index) const { return {value}; }
 };
 
+template <class V, class W>
+struct Cursor<PositionsIn, V, W> {
+  KX_FN explicit Cursor(const PositionsIn&) {}
+  KX_FN void advance(int, index) {}
+  KX_FN Counting<V> look(index i) const { return {i}; }
+};
+
 // And in the results.
 template <class To, class W>
 struct Writer;
 
 template <class E, class T, int S, class W>
-struct Writer<Targets<E, T, S>, W> {
-  const Targets<E, T, S>& to;
+struct Writer<Destination<E, T, S>, W> {
+  const Destination<E, T, S>& to;
   index scalar_at[S > 0 ? S : 1];
   index at, second_at;
-  KX_FN explicit Writer(const Targets<E, T, S>& targets)
-      : to(targets), scalar_at{}, at(0), second_at(0) {}
+  KX_FN explicit Writer(const Destination<E, T, S>& destination)
+      : to(destination), scalar_at{}, at(0), second_at(0) {}
   KX_FN void advance(int d, index steps) {
     for (int k = 0; k < S; ++k) scalar_at[k] += steps * to.scalar[k].stride[d];
     at += steps * to.vector.stride[d];
@@ -167,8 +189,10 @@ struct Writer<Targets<E, T, S>, W> {
   }
   template <class V>
   KX_FN void element(index i, Pair<V> value) const {
-    element(i, value.first);
-    store_wide<T, V>(to.second.data + second_at + i * to.second.step, value.second);
+    if (to.vector.data) element(i, value.first);
+    if (to.second.data) {
+      store_wide<T, V>(to.second.data + second_at + i * to.second.step, value.second);
+    }
   }
 };
 
@@ -208,11 +232,12 @@ KX_FN void write_elements(const Fn& fn, const Team& team, const Done& done, cons
   for (index i = team.lane; i < team.n; i += team.size) out.element(first + i, step(i));
 }
 
-// The work of three kernels, a job at a time; lane 0 of a team writes what there is one of.
-// Gather sweeps over every chunk. Where rows have one chunk that is all; else it leaves the chunks'
-// states for Merge, after which Write writes the elements.
+// The work of two kernels, a job at a time; lane 0 of a team writes what there is one of.
+// Sweep goes over every chunk. Where rows have one chunk that is all; else it leaves the chunks'
+// states for Merge, after which it goes over them again and writes the elements.
 template <bool writes, class W, class Fn, class To, class... In>
-struct Gather {
+struct Sweep {
+  static constexpr bool crowded = Resident<Fn>::blocks == 1;
   Fn fn;
   Plan plan;
   To to;
@@ -222,18 +247,22 @@ struct Gather {
   KX_FN void operator()(index job, Slots* slots) const {
     using State = typename Fn::template State<W>;
     using V = typename StepOf<Fn, W>::type;
-    const index first = plan.first(job);
+    const index row = plan.row(job), first = plan.first(job);
+    const auto states = static_cast<State*>(plan.states);
     const BlockTeam<V, W> team(plan.length(first), plan.size, slots);
     Writer<To, W> out(to);
     in.template with_cursors<V, W>([&](auto... cursor) {
-      go_to(plan, plan.row(job), out, cursor...);
-      const State state = fn.gather(team, cursor.look(first)...);
-      if (plan.chunks > 1) {
-        if (team.lane == 0) static_cast<State*>(plan.states)[job] = state;
+      go_to(plan, row, out, cursor...);
+      const bool merged = writes && plan.merged;
+      const State state =
+          merged ? states[plan.job(row, 0)] : fn.gather(team, cursor.look(first)...);
+      if (!merged && plan.chunks > 1) {
+        if (team.lane == 0) states[job] = state;
         return;
       }
-      if (team.lane == 0) out.scalars(fn, state);
+      if (!merged && team.lane == 0) out.scalars(fn, state);
       if constexpr (writes) {
+        if (!to.wants_elements()) return;
         write_elements(fn, team, fn.finish(state), out, first, cursor.look(first)...);
       }
     });
@@ -260,31 +289,11 @@ struct Merge {
     }
   }
 };
-template <class W, class Fn, class To, class... In>
-struct Write {
-  Fn fn;
-  Plan plan;
-  To to;
-  Inputs<In...> in;
-
-  KX_FN index jobs() const { return plan.rows * plan.chunks; }
-  KX_FN void operator()(index job, Slots*) const {
-    using State = typename Fn::template State<W>;
-    using V = typename StepOf<Fn, W>::type;
-    const index row = plan.row(job), first = plan.first(job);
-    const BlockTeam<V, W> team(plan.length(first), plan.size, nullptr);
-    Writer<To, W> out(to);
-    in.template with_cursors<V, W>([&](auto... cursor) {
-      go_to(plan, row, out, cursor...);
-      const auto done = fn.finish(static_cast<const State*>(plan.states)[plan.job(row, 0)]);
-      write_elements(fn, team, done, out, first, cursor.look(first)...);
-    });
-  }
-};
 
 // A team takes every teams-th job, so that any number of blocks does them all.
 template <class Work>
-__global__ void __launch_bounds__(max_block_threads, 2) run(const __grid_constant__ Work work) {
+__global__ void __launch_bounds__(max_block_threads, Resident<Work>::blocks)
+    run(const __grid_constant__ Work work) {
   __shared__ Slots slots;
   const int teams_a_block = int(blockDim.x) / work.plan.size;
   const index first = index(blockIdx.x) * teams_a_block + int(threadIdx.x) / work.plan.size;

@@ -1,0 +1,552 @@
+// The multi-label loss (kexue.fm 7359, 9064, 8888, 8373) of a row with scores s, threshold s0:
+// log(1 + sum (1 - t) e^(s - s0)) + log(1 + sum t e^(s0 - s)). Protocol: reductions.h.
+//
+// A part log(1 + X), X = S e^a, is held as a shift and the sum S of its terms c e^(x - shift), with
+// x = s in the negative part and -s in the positive one; a is the shift less the threshold's x. The
+// share of a term in 1 + X is the term times a factor of the row.
+#pragma once
+
+#include "reductions.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+// What there is of an element in the two parts: coefficients c, or terms.
+template <class V>
+struct Both {
+  V negative, positive;
+};
+
+// The positives of a stretch that has none, which a view of them may know.
+struct Never {
+  template <class V>
+  KX_FN friend V select(Never, V, V no) {
+    return no;
+  }
+};
+struct Nothing {
+  template <class I>
+  KX_FN Never operator[](I) const {
+    return {};
+  }
+  template <class Row>
+  KX_FN Nothing of(Row) const {
+    return {};
+  }
+};
+template <class C>
+KX_FN auto has_none(const C& targets, int) -> decltype(targets.none()) {
+  return targets.none();
+}
+template <class C>
+KX_FN bool has_none(const C&, long) {
+  return false;
+}
+
+// e^x for |x| up to `near_most`, whose power of two is added to the exponent.
+template <class V>
+constexpr element_t<V> near_most = sizeof(element_t<V>) == sizeof(double) ? 600 : 60;
+template <class E>
+struct NearTailOf {
+  using type = E;
+};
+template <>
+struct NearTailOf<float> {
+  using type = Leading;
+};
+template <class E>
+using NearTail = typename NearTailOf<E>::type;
+template <class V>
+KX_FN bits_t<V> exponent_of(V rounded) {
+  return bit_cast<bits_t<V>>(rounded) << Format<element_t<V>>::mantissa_bits;
+}
+template <class V>
+KX_FN V exp_near(V x) {
+  using B = bits_t<V>;
+  const Exponential<V> e = exp_reduce<NearTail<element_t<V>>>(x);
+  const V p = 1 + (e.r + e.r * e.r * e.q);
+  return bit_cast<V>(B(bit_cast<B>(p) + exponent_of(e.rounded)));
+}
+// And with its inverse: cosh r + sinh r and cosh r - sinh r, times 2^k and 2^-k.
+template <class V>
+KX_FN V cosh_tail(double, V z) {  // (cosh r - 1) / z, z = r^2, |r| <= ln(2) / 2: 2^-58
+  const V z2 = z * z;
+  const V a = z * 0.0416666666665138 + 0.5000000000000013;
+  const V b = z * 2.480148956647313e-05 + 0.0013888888947401414;
+  return a + z2 * (b + z2 * 2.763140914028705e-07);
+}
+template <class V>
+KX_FN V cosh_tail(float, V z) {  // 2^-34
+  return z * (z * 0.0013946276f + 0.041666266f) + 0.5f;
+}
+template <class V>
+KX_FN V sinh_tail(double, V z) {  // (sinh r - r) / (r z): 2^-64
+  const V z2 = z * z;
+  const V a = z * 0.008333333333316683 + 0.16666666666666685;
+  const V b = z * 2.7557234096727773e-06 + 0.00019841269897197172;
+  return a + z2 * (b + z2 * 2.5112289296686974e-08);
+}
+template <class V>
+KX_FN V sinh_tail(float, V z) {  // 2^-28
+  return z * 0.008368919f + 0.16666518f;
+}
+template <class V>
+KX_FN Both<V> exp_both(V x) {
+  using E = element_t<V>;
+  using F = Format<E>;
+  using B = bits_t<V>;
+  const V rounded = x * F::log2_e + F::round;
+  const V k = rounded - F::round;
+  const V r = (x - k * F::ln2_head) - k * F::ln2_tail, z = r * r;
+  const V even = z * cosh_tail(E{}, z) + 1, odd = r * z * sinh_tail(E{}, z) + r;
+  const B power = exponent_of(rounded);
+  return {bit_cast<V>(B(bit_cast<B>(V(even + odd)) + power)),
+          bit_cast<V>(B(bit_cast<B>(V(even - odd)) - power))};
+}
+
+// The coefficients of a target, and the terms of a score that is near.
+template <class V>
+KX_FN Both<V> weights_of(Both<V> given) {
+  return given;
+}
+template <class V, class M>
+KX_FN Both<V> weights_of(M positive) {  // a condition: 0 or 1
+  const V one = splat<V>(1);
+  return {select(positive, V{}, one), select(positive, one, V{})};
+}
+template <class V>
+KX_FN Both<V> near_terms(Both<V> weight, V x) {
+  const Both<V> e = exp_both(x);
+  return {weight.negative * e.negative, weight.positive * e.positive};
+}
+template <class V, class M>
+KX_FN Both<V> near_terms(M positive, V x) {
+  const V e = exp_near(select(positive, V(-x), x));
+  return {select(positive, V{}, e), select(positive, e, V{})};
+}
+// 1 for what is not near or not in [0, 1], by the order of the bits: those of negative numbers and
+// of NaN come last.
+template <class V>
+KX_FN auto not_near(V x) {
+  const bits_t<V> magnitude = bit_cast<bits_t<V>>(x) << 1;
+  return magnitude > bit_cast<bits_t<V>>(splat<V>(near_most<V>)) << 1;
+}
+template <class V>
+KX_FN V is_odd(Both<V> weight, V x) {
+  const V one = splat<V>(1);
+  const auto outside = maximum(bit_cast<bits_t<V>>(weight.negative),
+                               bit_cast<bits_t<V>>(weight.positive)) > bit_cast<bits_t<V>>(one);
+  return select(not_near(x) | outside, one, V{});
+}
+template <class V, class M>
+KX_FN V is_odd(M, V x) {
+  return select(not_near(x), splat<V>(1), V{});
+}
+// 1 for a target outside [0, 1].
+template <class V>
+KX_FN V invalid_target(Both<V> w) {
+  const V one = splat<V>(1);
+  return select(w.negative >= V{}, select(w.positive >= V{}, V{}, one), one);
+}
+template <class V, class M>
+KX_FN V invalid_target(M) {
+  return V{};
+}
+
+template <class R>
+KX_FN element_t<R> smallest_lane(R v) {
+  if constexpr (lanes<R> == 1) {
+    return v;
+  } else {
+    element_t<R> m = lane(v, 0);
+    for (int j = 1; j < lanes<R>; ++j) m = lane(v, j) < m ? lane(v, j) : m;
+    return m;
+  }
+}
+
+// Terms are formed 2^64 too large (math.h), and their sum is kept so: c may be as small as it gets.
+template <class R>
+struct PartSum {
+  R shift, sum;
+};
+template <class T, class R>
+KX_FN PartSum<R> merge(PartSum<R> a, PartSum<R> b) {
+  const R shift = maximum(a.shift, b.shift);
+  const R fa = relative_exp<T>(a.shift, shift), fb = relative_exp<T>(b.shift, shift);
+  return {shift, times_or_zero(a.sum, fa) + times_or_zero(b.sum, fb)};
+}
+
+// A part's value, and what a term is multiplied by to be a share.
+template <class R>
+struct PartValue {
+  R value, factor;
+  R one;  // the share of the 1
+};
+template <class T, class R>
+KX_FN PartValue<R> value_of(PartSum<R> part, R threshold) {
+  constexpr element_t<R> most = sizeof(element_t<R>) == sizeof(double) ? 1300 : 120;
+  const R a = part.shift - threshold, half = splat<R>(0.5);
+  // In two steps, since neither S nor e^a need be within the range where their product is.
+  const R root = exp_nonpositive<T>(R(minimum(a, splat<R>(most)) * half));
+  const R x = part.sum * root * (root * element_t<R>(exp_lowered));
+  const auto finite = (a <= splat<R>(most)) & (x < splat<R>(infinity));
+  const R far = a + (log(part.sum) - element_t<R>(exp_raise * 0.6931471805599453));
+  const R all = select(finite, R(x / (1 + x)), splat<R>(1));
+  const R factor = select(part.sum == R{}, R{}, R(all / part.sum));
+  const R down = 1 / root, one = down / (part.sum * element_t<R>(exp_lowered)) * down;
+  return {select(finite, log1p(x), far), factor, select(finite, R(1 / (1 + x)), one)};
+}
+
+template <bool positive, class V>
+KX_FN V side(V x) {
+  return positive ? V(-x) : x;
+}
+template <bool positive, class V>
+KX_FN V side(Both<V> of) {
+  return positive ? of.positive : of.negative;
+}
+
+// The largest x of a part, the threshold's among them.
+template <bool positive, class Team, class X, class C, class M>
+KX_FN auto shift_of(const Team& team, X x, C targets, M mask, typename Team::Result threshold) {
+  using V = typename Team::Value;
+  using R = typename Team::Result;
+  const V least = splat<V>(-infinity);
+  const R top = team.max([&](auto row) {
+    return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+      const V c = side<positive>(weights_of<V>(t[i]));
+      return select(on[i], select(c > V{}, side<positive>(V(v[i])), least), least);
+    };
+  });
+  return maximum(top, side<positive>(threshold));
+}
+// c e^(x - shift), infinite x as large as each other.
+template <class T, bool positive, class Row, class P>
+KX_FN auto shifted_term(Row row, const ExpBase<P>& base) {
+  using V = typename Row::Value;
+  return [from = ExpBase<V>(row(base))](Both<V> weight, V score) {
+    const V c = side<positive>(weight), x = side<positive>(score);
+    const Exp<V> e = exp_term<T>(x, from);
+    V term = e.hi;
+    if constexpr (Exp<V>::parts == 2) term = e.hi + e.lo;
+    const V most = splat<V>(1 / exp_lowered);
+    return select(c == V{}, V{}, V(c * select(x == splat<V>(infinity), most, term)));
+  };
+}
+
+// The loss. Scores within the range of exp_both need no shift, and one sweep serves both parts.
+// Else each part has its largest x for a shift.  (n),any(n),mask(n)?,()->()
+template <class T>
+struct MultilabelCrossentropy {
+  using Term = term_t<T>;
+  static constexpr int keeps = 2;
+  template <class R>
+  struct State {
+    PartSum<R> negative, positive;
+    R threshold;
+    R invalid;  // how many targets are
+    R shifted;  // whether there are shifts
+  };
+  template <class R>
+  struct Results {
+    R out[1];
+    R invalid;
+  };
+  template <class Team, class X, class C, class M>
+  KX_FN auto gather(const Team& team, X x, C targets, M mask,
+                    typename Team::Result threshold) const {
+    using R = typename Team::Result;
+    const R s0 = finite_or_nan(threshold);
+    if (has_none(targets, 0)) return parts<State<R>>(team, x, Nothing{}, mask, s0);
+    return parts<State<R>>(team, x, targets, mask, s0);
+  }
+  template <class R>
+  KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
+    return {kexue::merge<T>(a.negative, b.negative), kexue::merge<T>(a.positive, b.positive),
+            a.threshold, a.invalid + b.invalid, maximum(a.shifted, b.shifted)};
+  }
+  template <class R>
+  KX_FN Results<R> results(const State<R>& s) const {
+    return loss<R>(s.negative, s.positive, s.threshold, s.invalid);
+  }
+
+ protected:
+  template <class R>
+  KX_FN static R finite_or_nan(R threshold) {
+    return select(abs(threshold) < splat<R>(infinity), threshold, splat<R>(not_a_number));
+  }
+  template <class R>
+  KX_FN static Results<R> loss(PartSum<R> negative, PartSum<R> positive, R s0, R invalid) {
+    const R n = value_of<T>(negative, s0).value, p = value_of<T>(positive, R(-s0)).value;
+    return {{select(invalid == R{}, R(n + p), splat<R>(not_a_number))}, invalid};
+  }
+
+ private:
+  template <class S, class Team, class X, class C, class M, class R>
+  KX_FN static S parts(const Team& team, X x, C targets, M mask, R s0) {
+    using V = typename Team::Value;
+    // The last sum counts what this sweep cannot deal with. Terms are of one size here, and a few
+    // may be added up in their own type.
+    const auto s = team.template sum<3, 3>([&](auto row) {
+      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+        const V score = v[i];
+        const auto target = t[i];
+        const Both<V> terms = near_terms<V>(target, score);
+        const V n = select(on[i], terms.negative, V{}), p = select(on[i], terms.positive, V{});
+        row.keep(i, n, p);
+        return Sums<V, 3>{n, p, select(on[i], is_odd<V>(target, score), V{})};
+      };
+    });
+    const element_t<R> lift = 1 / exp_lowered;
+    // A threshold within a third of the range keeps the factors of terms within it.
+    const auto near = (s[2] == R{}) & (abs(s0) <= splat<R>(near_most<V> / 3));
+    if (smallest_lane(select(near, splat<R>(1), R{})) > 0) {
+      return {{R{}, s[0] * lift}, {R{}, s[1] * lift}, s0, R{}, R{}};
+    }
+    return shifted<S>(team, x, targets, mask, s0);
+  }
+  template <class S, class Team, class X, class C, class M, class R>
+  KX_FN static S shifted(const Team& team, X x, C targets, M mask, R s0) {
+    using V = typename Team::Value;
+    using E = element_t<V>;
+    const R n_shift = shift_of<false>(team, x, targets, mask, s0);
+    const R p_shift = shift_of<true>(team, x, targets, mask, s0);
+    R n_unit, p_unit;
+    const auto n_base = exp_base<E>(n_shift, n_unit), p_base = exp_base<E>(p_shift, p_unit);
+    const auto s = team.template sum<3, 3>([&](auto row) {
+      const auto negative = shifted_term<T, false>(row, n_base);
+      const auto positive = shifted_term<T, true>(row, p_base);
+      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+        const Both<V> w = weights_of<V>(t[i]);
+        const V n = select(on[i], negative(w, v[i]), V{});
+        const V p = select(on[i], positive(w, v[i]), V{});
+        row.keep(i, n, p);
+        return Sums<V, 3>{n, p, select(on[i], invalid_target<V>(t[i]), V{})};
+      };
+    });
+    return {
+        {n_shift, s[0] + s[0] * n_unit}, {p_shift, s[1] + s[1] * p_unit}, s0, s[2], splat<R>(1)};
+  }
+};
+
+// What elements need of a part to find their share in it.
+template <class P>
+struct Share {
+  ExpBase<P> base;
+  P factor;
+};
+template <class T, class R>
+KX_FN auto share_of(PartSum<R> part, R factor) {
+  using P = Pack<term_t<T>, lanes<R>>;
+  R unit;
+  const ExpBase<P> base = exp_base<term_t<T>>(part.shift, unit);
+  return Share<P>{base, convert<P>(R(factor + factor * unit))};
+}
+// 0, or NaN for a row that is undefined throughout.
+template <class R>
+KX_FN R soundness(R loss, R invalid) {
+  const R nan = splat<R>(not_a_number);
+  return select(loss == loss, select(invalid == R{}, R{}, nan), nan);
+}
+
+// The loss, and its gradient n_i - p_i, the shares of class i in the two parts.
+// (n),any(n),mask(n)?,()->(),(n)
+template <class T>
+struct MultilabelGradient : MultilabelCrossentropy<T> {
+  template <class P>
+  struct Done {
+    Share<P> negative, positive;
+    P shifted;
+  };
+  template <class S>
+  KX_FN auto finish(const S& s) const {
+    using R = decltype(s.threshold);
+    using P = Pack<term_t<T>, lanes<R>>;
+    const PartValue<R> n = value_of<T>(s.negative, s.threshold);
+    const PartValue<R> p = value_of<T>(s.positive, R(-s.threshold));
+    // Terms that are near are not 2^64 too large.
+    const R scale = select(s.shifted > R{}, splat<R>(1), splat<R>(1 / exp_lowered));
+    const R sound = soundness(n.value + p.value, s.invalid);
+    return Done<P>{share_of<T>(s.negative, R((n.factor + sound) * scale)),
+                   share_of<T>(s.positive, R((p.factor + sound) * scale)), convert<P>(s.shifted)};
+  }
+  template <class D, class Row, class X, class C, class M, class S>
+  KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
+    using V = typename Row::Value;
+    const V n_factor = row(done.negative.factor), p_factor = row(done.positive.factor);
+    if constexpr (Row::remembers) {
+      return [=, on = row(mask)](auto i) {
+        const V n = row.recall(i, 0) * n_factor, p = row.recall(i, 1) * p_factor;
+        return select(on[i], V(n - p), V{});
+      };
+    } else {
+      const auto negative = shifted_term<T, false>(row, done.negative.base);
+      const auto positive = shifted_term<T, true>(row, done.positive.base);
+      const bool shifted = smallest_lane(V(row(done.shifted))) > 0;
+      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+        Both<V> terms;
+        if (shifted) {
+          const Both<V> w = weights_of<V>(t[i]);
+          terms = {negative(w, v[i]), positive(w, v[i])};
+        } else {
+          terms = near_terms<V>(t[i], V(v[i]));
+        }
+        const V n = terms.negative * n_factor, p = terms.positive * p_factor;
+        return select(on[i], V(n - p), V{});
+      };
+    }
+  }
+};
+
+// A part with its largest term apart from the others, so that one less its share is not a
+// difference. `key` is the logarithm of the largest; what is less than half a unit below it is
+// near, and only if nothing else is, can its share be above 2/3.
+template <class R>
+struct PeakedPart {
+  PartSum<R> all;
+  R key, others, near;
+};
+constexpr double near_key = 0.5;
+
+template <class T, bool positive, class Team, class X, class C, class M>
+KX_FN auto peaked_part(const Team& team, X x, C targets, M mask, typename Team::Result threshold) {
+  using V = typename Team::Value;
+  using R = typename Team::Result;
+  const R shift = shift_of<positive>(team, x, targets, mask, threshold);
+  const auto keys = [&](auto row) {
+    const V least = splat<V>(-infinity);
+    return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+      const V c = side<positive>(weights_of<V>(t[i]));
+      const V key = side<positive>(V(v[i])) + log(c);
+      return select(on[i], select(c > V{}, key, least), least);
+    };
+  };
+  const R top = team.max(keys);
+  R unit;
+  const auto base = exp_base<element_t<V>>(shift, unit);
+  const auto s = team.template sum<3, 1>([&](auto row) {
+    const V bound = V(row(top)) - element_t<V>(near_key);
+    return [=, term = shifted_term<T, positive>(row, base), key = keys(row), v = row(x),
+            t = row(targets), on = row(mask)](auto i) {
+      const V e = select(on[i], term(weights_of<V>(t[i]), v[i]), V{});
+      const auto near = key(i) >= bound;
+      return Sums<V, 3>{e, select(near, V{}, e), select(near, splat<V>(1), V{})};
+    };
+  });
+  return PeakedPart<R>{{shift, s[0] + s[0] * unit}, top, s[1] + s[1] * unit, s[2]};
+}
+template <class T, class R>
+KX_FN PeakedPart<R> merge(const PeakedPart<R>& a, const PeakedPart<R>& b) {
+  const PartSum<R> all = merge<T>(a.all, b.all);
+  const R fa = relative_exp<T>(a.all.shift, all.shift);
+  const R fb = relative_exp<T>(b.all.shift, all.shift);
+  const auto b_leads = b.key > a.key;
+  const R others = select(b_leads, R(times_or_zero(a.all.sum, fa) + times_or_zero(b.others, fb)),
+                          R(times_or_zero(a.others, fa) + times_or_zero(b.all.sum, fb)));
+  const R apart = select(b_leads, R(b.key - a.key), R(a.key - b.key));
+  const auto alone = apart > splat<R>(near_key);
+  return {all, maximum(a.key, b.key), others,
+          select(alone, select(b_leads, b.near, a.near), R(a.near + b.near))};
+}
+
+// The loss, its gradient, and the diagonal of its Hessian, n (1 - n) + p (1 - p), or the bound n +
+// p. (n),any(n),mask(n)?,()->(),(n),(n)
+template <class T>
+struct MultilabelCurvature : MultilabelCrossentropy<T> {
+  static constexpr int keeps = 0;
+  bool bound;
+  template <class R>
+  struct State {
+    PeakedPart<R> negative, positive;
+    R threshold, invalid;
+  };
+  template <class P>
+  struct PeakedShare {
+    Share<P> share;
+    P left;  // one less the share of the largest, -1 where that is a safe difference
+  };
+  template <class P>
+  struct Done {
+    PeakedShare<P> negative, positive;
+  };
+  template <class Team, class X, class C, class M>
+  KX_FN auto gather(const Team& team, X x, C targets, M mask,
+                    typename Team::Result threshold) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const R s0 = this->finite_or_nan(threshold);
+    const auto invalid = team.template sum<1, 1>([&](auto row) {
+      return [=, t = row(targets), on = row(mask)](auto i) {
+        return Sums<V, 1>{select(on[i], invalid_target<V>(t[i]), V{})};
+      };
+    });
+    return State<R>{peaked_part<T, false>(team, x, targets, mask, s0),
+                    peaked_part<T, true>(team, x, targets, mask, s0), s0, invalid[0]};
+  }
+  template <class R>
+  KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
+    return {kexue::merge<T>(a.negative, b.negative), kexue::merge<T>(a.positive, b.positive),
+            a.threshold, a.invalid + b.invalid};
+  }
+  template <class R>
+  KX_FN auto results(const State<R>& s) const {
+    return this->template loss<R>(s.negative.all, s.positive.all, s.threshold, s.invalid);
+  }
+  template <class R>
+  KX_FN auto finish(const State<R>& s) const {
+    using P = Pack<term_t<T>, lanes<R>>;
+    const PartValue<R> n = value_of<T>(s.negative.all, s.threshold);
+    const PartValue<R> p = value_of<T>(s.positive.all, R(-s.threshold));
+    const R sound = soundness(n.value + p.value, s.invalid);
+    return Done<P>{peaked_share(s.negative, n, sound), peaked_share(s.positive, p, sound)};
+  }
+  template <class D, class Row, class X, class C, class M, class S>
+  KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
+    using V = typename Row::Value;
+    const auto negative = share<false>(row, done.negative);
+    const auto positive = share<true>(row, done.positive);
+    return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+      const Both<V> w = weights_of<V>(t[i]);
+      const Pair<V> n = negative(w, v[i]), p = positive(w, v[i]);
+      return Pair<V>{select(on[i], V(n.first - p.first), V{}),
+                     select(on[i], V(n.second + p.second), V{})};
+    };
+  }
+
+ private:
+  template <class R>
+  KX_FN static auto peaked_share(const PeakedPart<R>& part, const PartValue<R>& value, R sound) {
+    using P = Pack<term_t<T>, lanes<R>>;
+    const R left = value.one + part.others * value.factor;
+    return PeakedShare<P>{share_of<T>(part.all, R(value.factor + sound)),
+                          convert<P>(select(part.near == splat<R>(1), left, splat<R>(-1)))};
+  }
+  // A share w, and w (1 - w) or its bound w.
+  template <bool positive, class Row, class P>
+  KX_FN auto share(Row row, const PeakedShare<P>& done) const {
+    using V = typename Row::Value;
+    return [term = shifted_term<T, positive>(row, done.share.base), bounds = bound,
+            factor = V(row(done.share.factor)), left = V(row(done.left))](Both<V> weight, V score) {
+      const V w = term(weight, score) * factor, half = splat<V>(0.5);
+      const V rest = select((w > half) & (left >= V{}), left, V(1 - w));
+      return Pair<V>{w, bounds ? w : V(w * rest)};
+    };
+  }
+};
+
+// 1 / (1 + e^(-2 (s - s0))).  (),()->()
+template <class T>
+struct MultilabelProbability {
+  using Term = wide_t<T>;
+  template <class V>
+  KX_FN V operator()(V score, V threshold) const {
+    const Two<V> u = two_sum(score, V(-threshold));
+    const auto below = u.hi < V{};
+    const V side = select(below, splat<V>(2), splat<V>(-2));
+    const V small = exp_nonpositive<T>(V(side * u.hi), V(side * u.lo));
+    return select(below, small, splat<V>(1)) / (1 + small);
+  }
+};
+
+}  // namespace KX_ISA
+}  // namespace kexue

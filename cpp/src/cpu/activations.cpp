@@ -1,0 +1,5 @@
+#include "../kernels/activations.h"
+
+#include "elements.h"
+
+KX_TABLE(activations, ElementEngine)

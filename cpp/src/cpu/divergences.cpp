@@ -1,0 +1,6 @@
+#include "../kernels/divergences.h"
+
+#include "elements.h"
+#include "targets.h"
+
+KX_TABLE(divergences, LossEngine)

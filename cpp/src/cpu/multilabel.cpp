@@ -1,0 +1,6 @@
+#include "../kernels/multilabel.h"
+
+#include "elements.h"
+#include "targets.h"
+
+KX_TABLE(multilabel, LossEngine)

@@ -1,0 +1,5 @@
+#include "../kernels/smooth.h"
+
+#include "rows.h"
+
+KX_TABLE(smooth, CpuEngine)

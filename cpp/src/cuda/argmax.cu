@@ -1,0 +1,5 @@
+#include "../kernels/argmax.h"
+
+#include "whole_rows.h"
+
+KX_TABLE(argmax, CudaWholeRows)

@@ -1,0 +1,5 @@
+#include "../kernels/crossentropy.h"
+
+#include "targets.h"
+
+KX_TABLE(crossentropy, CudaLosses)

@@ -1,0 +1,5 @@
+#include "../kernels/divergences.h"
+
+#include "engine.h"
+
+KX_TABLE(divergences, CudaEngine)

@@ -1,0 +1,5 @@
+#include "../kernels/metrics.h"
+
+#include "targets.h"
+
+KX_TABLE(metrics, CudaLosses)

@@ -1,0 +1,5 @@
+#include "../kernels/multilabel.h"
+
+#include "targets.h"
+
+KX_TABLE(multilabel, CudaLosses)

@@ -1,0 +1,5 @@
+#include "../kernels/ranking.h"
+
+#include "serial.h"
+
+KX_TABLE(ranking, CudaSerial)

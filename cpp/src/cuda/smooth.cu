@@ -1,0 +1,5 @@
+#include "../kernels/smooth.h"
+
+#include "engine.h"
+
+KX_TABLE(smooth, CudaEngine)

@@ -1,0 +1,183 @@
+// The kernels of the activations: which functor runs on which operands.
+#pragma once
+
+#include "../engine.h"
+#include "kexue/activations.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+namespace {
+
+// fn over all elements: inputs first among the operands, then outputs.
+template <class T, class Engine, class Fn>
+long long map(Engine& engine, const Call& call, const Fn& fn) {
+  return engine.template map<T>(fn, {&call.operand[1]}, PerRow<T>{call.operand[0]});
+}
+
+// The functor for a parameter, computing in float only where float takes it.
+template <template <class> class Fn, class T, class F>
+long long with_parameter(double parameter, F then) {
+  using E = term_t<T>;
+  using P = typename Fn<E>::Parameter;
+  if constexpr (sizeof(E) < sizeof(double)) {
+    using Wide = typename Fn<double>::Parameter;
+    if (!P::takes(parameter)) return then(Fn<double>{Wide(parameter)});
+  }
+  return then(Fn<E>{P(parameter)});
+}
+template <class T, template <class> class Fn, class Engine>
+long long map(Engine& engine, const Call& call) {
+  return with_parameter<Fn, T>(call.parameter[0],
+                               [&](const auto& fn) { return map<T>(engine, call, fn); });
+}
+
+template <class T, class Engine>
+long long squareplus(Engine& engine, const Call& call) {
+  return map<T, Squareplus>(engine, call);
+}
+template <class T, class Engine>
+long long squareplus_grad(Engine& engine, const Call& call) {
+  return map<T, SquareplusGrad>(engine, call);
+}
+template <class T, class Engine>
+long long squareplus_grad_b(Engine& engine, const Call& call) {
+  return map<T, SquareplusGradB>(engine, call);
+}
+
+template <class T, class Engine>
+long long smooth_max2(Engine& engine, const Call& call) {
+  return with_parameter<SmoothMax2, T>(call.parameter[0], [&](const auto& fn) {
+    const Operand* op = call.operand;
+    return engine.template map<T>(fn, {&op[2]}, PerRow<T>{op[0]}, PerRow<T>{op[1]});
+  });
+}
+template <class T, class Engine>
+long long smooth_max2_grad(Engine& engine, const Call& call) {
+  return with_parameter<SmoothMax2Grad, T>(call.parameter[0], [&](const auto& fn) {
+    const Operand* op = call.operand;
+    return engine.template map<T>(fn, {&op[2], &op[3]}, PerRow<T>{op[0]}, PerRow<T>{op[1]});
+  });
+}
+
+template <class T, class Engine>
+long long smooth_abs(Engine& engine, const Call& call) {
+  return map<T, SmoothAbs>(engine, call);
+}
+template <class T, class Engine>
+long long smooth_abs_grad(Engine& engine, const Call& call) {
+  return map<T, SmoothAbsGrad>(engine, call);
+}
+template <class T, class Engine>
+long long smooth_abs_sqrt(Engine& engine, const Call& call) {
+  return map<T, SmoothAbsSqrt>(engine, call);
+}
+template <class T, class Engine>
+long long smooth_abs_sqrt_grad(Engine& engine, const Call& call) {
+  return map<T, SmoothAbsSqrtGrad>(engine, call);
+}
+
+template <class T, class Engine>
+long long sigmoid(Engine& engine, const Call& call) {
+  return map<T, Sigmoid>(engine, call);
+}
+template <class T, class Engine>
+long long sigmoid_grad(Engine& engine, const Call& call) {
+  return map<T>(engine, call, SigmoidGrad<term_t<T>>{});
+}
+template <class T, class Engine>
+long long softplus(Engine& engine, const Call& call) {
+  return map<T, Softplus>(engine, call);
+}
+template <class T, class Engine>
+long long log_sigmoid(Engine& engine, const Call& call) {
+  return map<T>(engine, call, LogSigmoid<term_t<T>>{});
+}
+template <class T, class Engine>
+long long silu(Engine& engine, const Call& call) {
+  return map<T, Silu>(engine, call);
+}
+template <class T, class Engine>
+long long silu_grad(Engine& engine, const Call& call) {
+  return map<T, SiluGrad>(engine, call);
+}
+
+template <class T, class Engine>
+long long gelu(Engine& engine, const Call& call) {
+  return map<T>(engine, call, Gelu<term_t<T>>{});
+}
+template <class T, class Engine>
+long long gelu_grad(Engine& engine, const Call& call) {
+  return map<T>(engine, call, GeluGrad<term_t<T>>{});
+}
+template <class T, class Engine>
+long long gelu_tanh(Engine& engine, const Call& call) {
+  return map<T>(engine, call, GeluTanh<term_t<T>>{});
+}
+template <class T, class Engine>
+long long gelu_tanh_grad(Engine& engine, const Call& call) {
+  return map<T>(engine, call, GeluTanhGrad<term_t<T>>{});
+}
+template <class T, class Engine>
+long long relu_gaussian(Engine& engine, const Call& call) {
+  return map<T, ReluGaussian>(engine, call);
+}
+template <class T, class Engine>
+long long relu_gaussian_grad(Engine& engine, const Call& call) {
+  return map<T, ReluGaussianGrad>(engine, call);
+}
+
+// Parameters: slope, shift, level.
+template <class T, class Engine>
+long long smooth_stairs(Engine& engine, const Call& call) {
+  const double* p = call.parameter;
+  return map<T>(engine, call, SmoothStairs{Stairs::of(p[0]), p[1], p[2]});
+}
+template <class T, class Engine>
+long long smooth_stairs_grad(Engine& engine, const Call& call) {
+  const double* p = call.parameter;
+  return map<T>(engine, call, SmoothStairsGrad{Stairs::of(p[0]), p[1]});
+}
+
+template <class T, class Engine>
+long long taylor_exp(Engine& engine, const Call& call) {
+  const int n = static_cast<int>(call.parameter[0]);
+  return map<T>(engine, call, TaylorExp{TaylorRule::of(n, n)});
+}
+template <class T, class Engine>
+long long taylor_exp_grad(Engine& engine, const Call& call) {
+  const int n = static_cast<int>(call.parameter[0]);
+  return map<T>(engine, call, TaylorExp{TaylorRule::of(n, n - 1)});
+}
+
+template <class Engine>
+constexpr Entry activations_entries[] = {
+    KX_KERNEL(squareplus, "()->()", 1),
+    KX_KERNEL(squareplus_grad, "()->()", 1),
+    KX_KERNEL(squareplus_grad_b, "()->()", 1),
+    KX_KERNEL(smooth_max2, "(),()->()", 1),
+    KX_KERNEL(smooth_max2_grad, "(),()->(),()", 1),
+    KX_KERNEL(smooth_abs, "()->()", 1),
+    KX_KERNEL(smooth_abs_grad, "()->()", 1),
+    KX_KERNEL(smooth_abs_sqrt, "()->()", 1),
+    KX_KERNEL(smooth_abs_sqrt_grad, "()->()", 1),
+    KX_KERNEL(sigmoid, "()->()", 1),
+    KX_KERNEL(sigmoid_grad, "()->()", 0),
+    KX_KERNEL(softplus, "()->()", 1),
+    KX_KERNEL(log_sigmoid, "()->()", 0),
+    KX_KERNEL(silu, "()->()", 1),
+    KX_KERNEL(silu_grad, "()->()", 1),
+    KX_KERNEL(gelu, "()->()", 0),
+    KX_KERNEL(gelu_grad, "()->()", 0),
+    KX_KERNEL(gelu_tanh, "()->()", 0),
+    KX_KERNEL(gelu_tanh_grad, "()->()", 0),
+    KX_KERNEL(relu_gaussian, "()->()", 1),
+    KX_KERNEL(relu_gaussian_grad, "()->()", 1),
+    KX_KERNEL(smooth_stairs, "()->()", 3),
+    KX_KERNEL(smooth_stairs_grad, "()->()", 2),
+    KX_KERNEL(taylor_exp, "()->()", 1),
+    KX_KERNEL(taylor_exp_grad, "()->()", 1),
+};
+
+}  // namespace
+}  // namespace KX_ISA
+}  // namespace kexue
