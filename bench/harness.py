@@ -6,8 +6,10 @@ whatever it needs besides the work itself (conversion, output arrays, compilatio
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -196,3 +198,58 @@ def interleave(
         if was_enabled:
             gc.enable()
     return {name: median(times) for name, times in samples.items()}
+
+
+# ---- tables of other problems than those of report.py, for which a module `peers` has
+# problems(quick), competitors(problem) and prepare(problem, competitor, threads)
+
+
+def cases(peers: Any, quick: bool) -> tuple[list[tuple[Any, str]], list[str]]:
+    """Every problem with every competitor, and names for them, for pytest."""
+    found = [(p, c) for p in peers.problems(quick) for c in peers.competitors(p)]
+    return found, [f"{c}-{p.name}".replace(" ", "_") for p, c in found]
+
+
+def run(benchmark: Any, request: Any, peers: Any, problem: Any, competitor: str) -> None:
+    """One of these cases under pytest-benchmark."""
+    import pytest
+
+    threads, quick = map(request.config.getoption, ("--threads", "--quick"))
+    benchmark.group = f"{problem.name} threads={threads}"
+    try:
+        call = peers.prepare(problem, competitor, threads)
+    except Unavailable as reason:
+        pytest.skip(f"{competitor}: {reason}")
+    rounds = int(min(max((0.02 if quick else 1.0) / once(call), 3), 100))
+    benchmark.pedantic(call, rounds=rounds, warmup_rounds=1)
+
+
+def print_tables(peers_name: str, description: str) -> None:
+    """The competitors measured in turn, a Markdown table for each problem."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each problem")
+    parser.add_argument("--only", default="", help="problems whose name contains this")
+    options = parser.parse_args()
+    peers = importlib.import_module(peers_name)
+    for problem in peers.problems(options.quick):
+        if options.only not in problem.name:
+            continue
+        calls, wrong = {}, {}
+        for name in peers.competitors(problem):
+            try:
+                calls[name] = peers.prepare(problem, name, options.threads)
+            except Unavailable as reason:
+                wrong[name] = str(reason)
+            except AssertionError as error:
+                wrong[name] = f"wrong: {error}"
+        times = interleave(calls, options.seconds)
+        rivals = [t for name, t in times.items() if not name.startswith(("kn", "limit"))]
+        print(f"\n### {problem.name}, {options.threads} threads\n")
+        print("| | ms | best peer / this |\n|---|---:|---:|")
+        for name, seconds in sorted(times.items(), key=lambda item: item[1]):
+            print(f"| {name} | {1e3 * seconds:.3f} | {min(rivals) / seconds:.2f} |")
+        for name, reason in wrong.items():
+            print(f"| {name} | {reason} | |")
+        sys.stdout.flush()

@@ -5,6 +5,7 @@ Nothing here imports an array library, so that `limit_threads` can come before a
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -38,6 +39,13 @@ def environment(threads: int) -> dict[str, str]:
         "OPENBLAS_THREAD_TIMEOUT": "4",  # the exponent of a number of cycles, and the least
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={eigen}",
     }
+
+
+def wanted_threads(default: int = 2) -> int:
+    """--threads of the command line, before its other options are looked at."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--threads", type=int, default=default)
+    return int(parser.parse_known_args()[0].threads)
 
 
 def limit_threads(threads: int) -> None:
