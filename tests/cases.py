@@ -1,5 +1,8 @@
 """One entry per public function and form of call: what the contract tests need to know about it.
 
+The entries here are those of the reductions; other parts have theirs in `cases_<part>.py`, each a
+tuple `CASES` (and perhaps `SIGNATURES`, see test_contract.py), which are gathered at the end.
+
 Arrays are made with the core axis last. `lower` gives the kernel that the call ends in, so that the
 same arguments reach the reference in a wider type, and `scale` gives the magnitude that an ULP of
 each result refers to, with the growth that the contract allows beyond it.
@@ -7,6 +10,9 @@ each result refers to, with the growth that the contract allows beyond it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +49,16 @@ class Case:
     )
     limits: tuple[str, ...] = ()  # functions whose limits hold per output, if not its own
     empty: Any = None  # result of a slice of length 0 where the output has no core axis
+    elementwise: bool = (
+        False  # takes no axis; its arrays and outputs have the "core axis" all the same
+    )
+    fill: dict = field(default_factory=dict)  # how to make arrays, beyond FILL
+    cost: int = 1  # of the reference, in ordinary functions: tests take so many times fewer rows
+
+    @property
+    def simplex(self):
+        """The array whose rows have to sum to one, if any."""
+        return "p" if self.function == "logsumexp_bounds" and "p" in self.arrays else None
 
     @property
     def public(self):
@@ -57,15 +73,23 @@ class Case:
         made = {}
         for name, core in zip(self.arrays, self.cores, strict=True):
             full = shape if core == "n" else shape[:-1]
-            made[name] = np.asarray(FILL.get(name, _normal)(rng, full, spread)).astype(dtype)
+            values = {**FILL, **self.fill}.get(name, _normal)(rng, full, spread)
+            made[name] = np.asarray(values).astype(dtype)
         if self.function == "logsumexp" and "b" in made and "return_sign" not in self.fixed:
             made["b"] = np.abs(made["b"])
         if mask:
             made["mask"] = np.asarray(rng.random(shape) < 0.7)
         return made
 
+    def options(self, **options):
+        """Of a call along some axis, which an elementwise function does not have."""
+        options = {**self.fixed, **options}
+        if self.elementwise:
+            options.pop("axis", None)
+        return options
+
     def call(self, arrays, **options):
-        return self.public(**arrays, **{**self.fixed, **options})
+        return self.public(**arrays, **self.options(**options))
 
     def results(self, returned):
         """What a call returned, as a tuple of arrays."""
@@ -81,24 +105,11 @@ class Case:
         """
         wide = {k: np.asarray(v) if k == "mask" else oracle.widen(v) for k, v in arrays.items()}
         options = {**self.fixed, **params}
-        kernel, inputs, parameters = self.lower({**wide, **options})
+        numbers = tuple((k, v.shape, v.tobytes()) for k, v in wide.items())
+        dtype = result_type(arrays)
+        given = Given(self.id, dtype, numbers, tuple(options.items()), {**wide, **options})
         with np.errstate(all="ignore"):
-            found = kernel(*inputs, *parameters)
-            found = found if isinstance(found, tuple) else (found,)
-            found = tuple(np.asarray(f) for f in found)[: len(self.outputs)]
-            dtype = result_type(arrays)
-            known = {
-                **wide,
-                **options,
-                "plain": plain,
-                "dtype": dtype,
-                "least": least_normal(dtype),
-            }
-            scales = self.scale(known, found) if self.scale else None
-        if scales is None:
-            scales = tuple((0.0, 0.0) for _ in found)
-        clean = tuple(tuple(np.nan_to_num(s, posinf=0, neginf=0) for s in pair) for pair in scales)
-        return found, clean
+            return wide_results(given), wide_scales(given, plain)
 
     def limit(self, dtype, output=0, plain=False):
         stated = limit(self.limits[output] if self.limits else self.function, dtype)
@@ -123,6 +134,36 @@ class Case:
                 f"{self.id} {note}: output {k} at {where} is {got[where]}, exact {want[where]}: "
                 f"{error:.3g} ULP, {allowed} allowed"
             )
+
+
+@dataclass(frozen=True)
+class Given:
+    """Arguments of the oracle, known by their bytes: backends and layouts share its results."""
+
+    case: str
+    dtype: np.dtype
+    numbers: tuple
+    options: tuple
+    values: dict = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def wide_results(given):
+    case = BY_ID[given.case]
+    kernel, inputs, parameters = case.lower(given.values)
+    found = kernel(*inputs, *parameters)
+    found = found if isinstance(found, tuple) else (found,)
+    return tuple(np.asarray(f) for f in found)[: len(case.outputs)]
+
+
+@lru_cache(maxsize=32)
+def wide_scales(given, plain):
+    case, found = BY_ID[given.case], wide_results(given)
+    if case.scale is None:
+        return ((0.0, 0.0),) * len(found)
+    known = {"plain": plain, "dtype": given.dtype, "least": least_normal(given.dtype)}
+    scales = case.scale({**given.values, **known}, found)
+    return tuple(tuple(np.nan_to_num(s, posinf=0, neginf=0) for s in pair) for pair in scales)
 
 
 def limit(function, dtype):
@@ -179,8 +220,9 @@ def _far(distance):
 
 
 def result_type(arrays):
-    """dtype of the result: integers count as float64."""
-    types = [np.asarray(v).dtype.newbyteorder("=") for k, v in arrays.items() if k != "mask"]
+    """dtype of the result: integers count as float64, targets keep their own."""
+    counted = (v for k, v in arrays.items() if k not in ("mask", "targets"))
+    types = [np.asarray(v).dtype.newbyteorder("=") for v in counted]
     return np.result_type(*(np.float64 if t.kind in "biu" else t for t in types))
 
 
@@ -227,6 +269,7 @@ def scale_lse_b(k, out):
     size = np.maximum(np.abs(top), np.abs(out[0]))
     growth = bound * oracle.unit_roundoff(k["dtype"]) / oracle.ulp(size, k["dtype"])
     growth = np.maximum(growth - limit("logsumexp", k["dtype"]), 0)  # the bound, nothing on top
+    growth = np.where((signed == 0) & (total > 0), oracle.ANYTHING, growth)
     return ((size, growth), (0.0, 0.0))[: 1 + ("return_sign" in k)]
 
 
@@ -263,8 +306,20 @@ def scale_lme_vjp(k, out):
     return ((0.0, growth + _faint(p, k["g"][..., None], k["least"])),)
 
 
-def _centred(k, x, scale, rounded=False):
-    """|scale p| times the centred gradient and its mean: the terms whose difference is formed."""
+def per_unit(k, roundings):
+    """Growth per unit of an exponent rounded so often; narrow types have digits to spare."""
+    return roundings if oracle.name_of(k["dtype"]) == "float64" else 0
+
+
+def finite(distance):
+    return np.where(np.isfinite(distance), np.abs(distance), 0)
+
+
+def _centred(k, x, scale, rate=None):
+    """|scale p| times the centred gradient and its mean: the terms whose difference is formed.
+
+    And the growth: `rate` times the distance from the winner, or once that beyond FAR.
+    """
     d, p, _, gap = _parts(x, k.get("mask"), scale)
     if x.shape[-1] == 0:
         return ((0.0, 0.0),)
@@ -272,8 +327,8 @@ def _centred(k, x, scale, rounded=False):
     winner = np.argmax(d, axis=-1)[..., None]
     h = np.abs(g - np.take_along_axis(g, winner, axis=-1))
     mean = (p * h).sum(axis=-1, keepdims=True)
-    distance = np.maximum(np.where(np.isfinite(d), np.abs(d), 0), gap[..., None])
-    growth = scale_growth(k) * distance if rounded else _far(distance)
+    distance = np.maximum(finite(d), gap[..., None])
+    growth = _far(distance) if rate is None else rate * distance
     growth = growth + _faint(p, scale * (h + mean), k["least"])
     growth = growth + _faint_rest(gap[..., None], scale * h.max(axis=-1, keepdims=True), k["least"])
     return ((np.abs(scale) * p * (h + mean), growth),)
@@ -290,7 +345,7 @@ def scale_log_softmax_vjp(k, out):
     g = np.where(k.get("mask", True), np.abs(k["g"]), 0)
     total = g.sum(axis=-1, keepdims=True)
     winner = np.arange(d.shape[-1]) == np.argmax(d, axis=-1)[..., None]
-    growth = _far(np.maximum(np.where(np.isfinite(d), np.abs(d), 0), gap[..., None]))
+    growth = _far(np.maximum(finite(d), gap[..., None]))
     return ((np.where(winner, total - g, np.maximum(g, p * total)), growth),)
 
 
@@ -306,7 +361,7 @@ def scale_entropy_vjp(k, out):
         return ((0.0, 0.0),)
     log_p = np.where(p > 0, np.abs(np.log(p)), 0)
     h = (p * log_p).sum(axis=-1, keepdims=True)
-    growth = _far(np.maximum(np.where(np.isfinite(d), np.abs(d), 0), gap[..., None]))
+    growth = _far(np.maximum(finite(d), gap[..., None]))
     outer = np.abs(k["g"][..., None] * scale)
     factor = outer * (log_p + h)
     growth = growth + _faint(p, factor, k["least"])
@@ -328,11 +383,11 @@ def scale_growth(k):
 def scale_invariant(k, out):
     """lambda is a rounded number, so the growth starts at once."""
     d = _parts(k["scores"], k.get("mask"), _lambda(k))[0]
-    return ((0.0, scale_growth(k) * np.where(np.isfinite(d), np.abs(d), 0)),)
+    return ((0.0, scale_growth(k) * finite(d)),)
 
 
 def scale_invariant_vjp(k, out):
-    return _centred(k, k["scores"], _lambda(k), rounded=True)
+    return _centred(k, k["scores"], _lambda(k), scale_growth(k))
 
 
 def scale_bounds(k, out):
@@ -355,8 +410,8 @@ def scale_lipschitz(k, out):
     if k["x"].shape[-1] == 0:
         return ((0.0, 0.0),) * 2
     ends = [np.abs(reference.logsumexp(k[v], None)) for v in "xy"]
-    tops = [np.abs(k[v]).max(axis=-1) for v in "xy"]
-    return ((np.maximum.reduce([*ends, *tops]), 0.0), (0.0, 0.0))
+    tops = [finite(k[v]).max(axis=-1) for v in "xy"]
+    return ((np.maximum.reduce([*map(finite, ends), *tops]), 0.0), (0.0, 0.0))
 
 
 def scale_jensen(k, out):
@@ -425,7 +480,7 @@ def lower_jensen(k):
 _FORMS = ({}, {"dim": 64}, {"dim": 64, "kappa": 1.5}, {"min_length": 16}, {"base": 100.0})
 _SCALES = ({}, {"scale": 0.25}, {"scale": 4.0})
 
-CASES = (
+REDUCTIONS = (
     Case(
         "logsumexp",
         "logsumexp",
@@ -707,6 +762,7 @@ SCALE = Case(
     _plain("entropy_invariant_scale", "n", params=("coefficient", "min_length")),
     variants=_FORMS,
     mask=False,
+    elementwise=True,
 )
 JENSEN = Case(
     "logsumexp_jensen_gap",
@@ -719,6 +775,11 @@ JENSEN = Case(
     mask=False,
     keepdims=False,
 )
+
+# --- Those of other parts ---
+
+MODULES = [import_module(p.stem) for p in sorted(Path(__file__).parent.glob("cases_*.py"))]
+CASES = (*REDUCTIONS, *(case for module in MODULES for case in module.CASES))
 ALL = (*CASES, SCALE, JENSEN)
 BY_ID = {case.id: case for case in ALL}
 FUNCTIONS = sorted({case.function for case in ALL})

@@ -1,10 +1,13 @@
 """Shared fixtures: which backend, which type, reproducible numbers, outputs full of NaN."""
 
 import zlib
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import numpy as np
 import pytest
 
+import cases  # noqa: F401 before any of the modules that it gathers
 import kexue_native as kn
 import oracle
 from kexue_native import _backends
@@ -22,7 +25,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: more rows or more memory; run with -m slow")
+    for marker in (
+        "slow: more rows or more memory; run with -m slow",
+        "one_level: about the wrapper or the engine, whose text is the same for all levels: the "
+        "best one will do, unless --backend says otherwise",
+        "dtypes(*names): types that show all there is to see",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -50,13 +59,25 @@ def backend_names(config):
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc):
-    if "backend" in metafunc.fixturenames:
-        metafunc.parametrize(
-            "backend", backend_names(metafunc.config), indirect=True, scope="session"
-        )
-    if "dtype" in metafunc.fixturenames:
-        metafunc.parametrize("dtype", oracle.DTYPES, indirect=True, scope="session")
+    """The backends of a test follow one another, so that what is expected is computed once."""
+
+    def marked(name):
+        return metafunc.definition.get_closest_marker(name)
+
+    def parametrize(name, values, ids=None):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values, ids=ids, indirect=True, scope="function")
+
+    names = backend_names(metafunc.config)
+    if marked("one_level"):
+        asked, others = metafunc.config.getoption("--backend") or (), _backends.levels()[:-1]
+        names = [n for n in names if n in asked or n.partition(":")[2] not in others]
+    parametrize("dtype", marked("dtypes").args if marked("dtypes") else oracle.DTYPES)
+    parametrize("backend", names)
+    kinds = [n for n in names if n != "cuda"], [n for n in names if n == "cuda"]
+    parametrize("backends", [kind for kind in kinds if kind], lambda kind: "+".join(kind))
 
 
 class Backend:
@@ -85,7 +106,7 @@ class Backend:
         return self.get(function(*args, backend=self.name, **options))
 
     def call(self, case, arrays, **options):
-        return self(case.public, **arrays, **case.fixed, **options)
+        return self(case.public, **arrays, **case.options(**options))
 
     def check(self, case, returned, arrays, **options):
         """Assert that a result is within the stated limit; see Case.check."""
@@ -102,6 +123,7 @@ class Backend:
         return 1.0 if self.name != "cuda" or self.on_device else 0.01
 
 
+@cache
 def _device():
     """CuPy with a device and the compiled CUDA module, or the reason why not."""
     try:
@@ -122,9 +144,8 @@ def cuda_host():
     return load()
 
 
-@pytest.fixture(scope="session")
-def backend(request):
-    name = request.param
+@contextmanager
+def opened(name, request):
     if name != "cuda":
         reason = _backends.refusal(name)
         if reason:
@@ -143,14 +164,31 @@ def backend(request):
 
 
 @pytest.fixture(scope="session")
+def backend(request):
+    with opened(request.param, request) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def backends(request):
+    """All on the host or CUDA, where finding arguments takes longer than calls with them."""
+    usable = [n for n in request.param if n == "cuda" or not _backends.refusal(n)]
+    with ExitStack() as stack:
+        yield [stack.enter_context(opened(n, request)) for n in usable or request.param]
+
+
+@pytest.fixture(scope="session")
 def dtype(request):
     return oracle.dtype_of(request.param)
 
 
 @pytest.fixture
 def rng(request):
-    """Numbers that depend on the test's name only."""
-    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+    """Numbers that depend on the test's name only, the same for all backends."""
+    name = request.node.nodeid
+    if "backend" in request.fixturenames:
+        name = name.replace(request.node.callspec.params["backend"], "")
+    return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -136,10 +136,22 @@ def test_public_names_exist():
         assert hasattr(kn, name), name
     for name in ("show_config", "use_backend", "set_num_threads", "get_num_threads", "LIMITS"):
         assert name in kn.__all__
-    assert set(kn.special.__all__) <= set(kn.__all__)
+    for family in (kn.special, kn.losses):
+        assert set(family.__all__) <= set(kn.__all__)
 
 
-@pytest.mark.parametrize("name", kn.special.__all__)
+NAMES = [*kn.special.__all__, *kn.losses.__all__]
+FUNCTIONS = [n for n in NAMES if inspect.isfunction(getattr(kn, n))]
+CLASSES = [n for n in NAMES if inspect.isclass(getattr(kn, n))]
+
+
+def test_all_else_are_numbers():
+    constants = {*NAMES} - {*FUNCTIONS, *CLASSES}
+    assert constants == {n for n in NAMES if n.isupper()}
+    assert all(type(getattr(kn, n)) is float for n in constants)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
 def test_public_functions_pickle(name):
     value = getattr(kn, name)
     assert pickle.loads(pickle.dumps(value)) is value
@@ -153,13 +165,15 @@ def test_named_tuples_pickle():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", kn.special.__all__)
+@pytest.mark.parametrize("name", [*CLASSES, *kn.boosting.__all__])
+def test_classes_have_docstrings(name):
+    assert inspect.getdoc(getattr(kn, name, getattr(kn.boosting, name, None)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_docstrings_are_complete(name):
     value = getattr(kn, name)
     doc = inspect.getdoc(value)
-    if not inspect.isfunction(value):
-        assert doc
-        return
     assert "\n" not in doc.splitlines()[0] and len(doc.splitlines()[0]) < 100
     for section in ("Parameters", "Returns", "Raises", "Notes", "Examples"):
         assert f"\n{section}\n---" in doc, f"{name}: {section}"

@@ -55,38 +55,79 @@ def test_types_axes_masks_and_out(name, kind):
     assert np.all(np.abs(out - e / e.sum(axis=1, keepdims=True)) <= tolerance)
 
 
-def test_every_function_runs(name):
+def calls():
+    """Arguments and options of one small call of every function."""
     rng = np.random.default_rng(2)
     x, g, row = rng.standard_normal((3, 6)), rng.standard_normal((3, 6)), rng.standard_normal(3)
-    calls = {
-        "logsumexp": (x,),
-        "logsumexp_vjp": (x, row, -1),
-        "logmeanexp": (x,),
-        "logmeanexp_vjp": (x, row, -1),
-        "softmax": (x,),
-        "softmax_vjp": (x, g, -1),
-        "log_softmax": (x,),
-        "log_softmax_vjp": (x, g, -1),
+    hard, soft = (np.arange(18).reshape(3, 6) % 4 == 0).astype(float), rng.random((3, 6))
+    labels, square = np.array([0, 5, 2]), np.outer(row, row)
+    vectors = ("softmax", "log_softmax", "soft_onehot", "taylor_softmax", "argmax_distribution")
+    rows = ("logsumexp", "logmeanexp", "softmax_entropy", "smooth_max", "soft_argmax")
+    elementwise = (
+        *("squareplus", "gelu", "softplus", "silu", "sigmoid", "log_sigmoid", "relu_gaussian"),
+        *("smooth_abs", "smooth_floor", "smooth_ceil", "smooth_round", "taylor_exp"),
+    )
+    dense = (
+        *("multilabel_crossentropy", "pairwise_rank_loss", "subset_crossentropy"),
+        *("softmax_crossentropy", "sigmoid_crossentropy", "multiclass_multilabel_loss"),
+    )
+    return {
+        **{name: (x,) for name in (*vectors, *rows, *elementwise)},
+        **{f"{name}_vjp": (x, g) for name in vectors},
+        **{f"{name}_vjp": (x, row) for name in rows},
+        **{f"{name}_grad": (x,) for name in elementwise},
         "logsumexp_softmax": (x, -1),
-        "softmax_entropy": (x,),
-        "softmax_entropy_vjp": (x, row),
+        "logsumexp_vjp": (x, row, -1),
+        "logmeanexp_vjp": (x, row, -1),
+        "softmax_vjp": (x, g, -1),
+        "log_softmax_vjp": (x, g, -1),
         "logsumexp_bounds": (x,),
         "logsumexp_lipschitz": (x, g),
         "logsumexp_jensen_gap": (x,),
         "entropy_invariant_scale": (np.arange(5),),
         "entropy_invariant_softmax": (x,),
         "entropy_invariant_softmax_vjp": (x, g),
+        "squareplus_grad_b": (x,),
+        "smooth_max2": (x, g),
+        "smooth_max2_grad": (x, g),
+        "soft_kmax": (x, 2),
+        "soft_kmax_vjp": (x, g, 2),
+        "gumbel_noise": ((3, 6), 1),
+        "gumbel_max": (x, g),
+        "gumbel_softmax": (x, g),
+        "gumbel_softmax_vjp": (x, g, soft),
+        **{name: (x, hard) for name in dense},
+        "sparse_multilabel_crossentropy": (x, labels[:, None]),
+        "multilabel_predict": (x,),
+        "multilabel_probability": (x,),
+        "globalpointer_mask": (np.array([True, True, False]),),
+        "globalpointer_crossentropy": (square, np.eye(3)),
+        "sparse_softmax_crossentropy": (x, labels),
+        "kl_divergence": (x, g),
+        "symmetric_kl": (x, g),
+        "smooth_accuracy": (soft, labels),
+        **{f"smooth_{metric}": (soft, hard) for metric in ("fbeta", "precision", "recall")},
+        "flooding": (row, 0.5),
+        "negative_cosine": (x, g),
+        "simsiam_loss": (x, g, soft, g),
     }
-    assert set(calls) == {n for n in kn.special.__all__ if n.islower()}
-    for function, arguments in calls.items():
-        got = getattr(kn, function)(*arguments, backend=name)
-        plain = getattr(kn, function)(*arguments, backend="reference")
-        if not isinstance(got, tuple):
-            got, plain = (got,), (plain,)
-        for a, b in zip(got, plain, strict=True):
-            assert np.all(np.isfinite(a)) and np.all(np.abs(a - b) <= 2e-13 * (1 + np.abs(b))), (
-                function
-            )
+
+
+def test_every_function_is_called():
+    names = (*kn.special.__all__, *kn.losses.__all__)
+    assert set(calls()) == {name for name in names if name.islower()}
+
+
+@pytest.mark.parametrize("function", calls())
+def test_every_function_runs(function, name):
+    arguments = calls()[function]
+    got = getattr(kn, function)(*arguments, backend=name)
+    plain = getattr(kn, function)(*arguments, backend="reference")
+    if not isinstance(got, tuple):
+        got, plain = (got,), (plain,)
+    for a, b in zip(got, plain, strict=True):
+        assert np.all(np.isfinite(a))
+        assert np.all(np.abs(a * 1.0 - b) <= 2e-13 * (1 + np.abs(b)))
 
 
 def test_errors_are_python_errors(name):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_selfcheck_quick(tmp_path):
             assert key in done.stdout and str(value) in done.stdout, key
     report = json.loads(file.read_text())
     rows = report["results"]
-    assert {r["function"].replace("_weighted", "") for r in rows} == set(kn.LIMITS)
+    names = {n for n in (*kn.special.__all__, *kn.losses.__all__) if n.islower()}
+    assert {r["function"].partition(" ")[0] for r in rows} == names >= set(kn.LIMITS)
     assert {r["dtype"] for r in rows} >= {"float64", "float32", "float16"}
     for row in rows:
         assert row["agrees"] and row["error_ulp"] <= row["limit_ulp"], row
@@ -53,21 +55,36 @@ def test_selfcheck_measures_an_error(tmp_path):
     assert sum(r["error_ulp"] > 0.1 for r in rows) > len(rows) / 4
 
 
-def test_selfcheck_fails_when_a_kernel_is_wrong():
-    """A softmax that is off by one part in a thousand ends with a failure and names it."""
-    code = """
+def test_selfcheck_states_a_limit():
+    """All but what is exact, true or false or a position, has a limit above 0."""
+    cases = import_module("kexue_native.__main__").CASES
+    exact = {c.public for c in cases if not c.limit(np.dtype(np.float32), "cpu")}
+    assert exact == {"globalpointer_mask", "gumbel_max", "multilabel_predict"}
+
+
+@pytest.mark.parametrize("name", ["softmax", "gelu", "multilabel_crossentropy"])
+def test_selfcheck_fails_when_a_kernel_is_wrong(name):
+    """A function that is off by one part in a thousand ends with a failure that names it."""
+    code = f"""
 import sys
-import kexue_native as kn, kexue_native.__main__ as check
-plain = kn.softmax
-kn.softmax = lambda *a, **k: plain(*a, **k) * 1.001
+import numpy as np, kexue_native as kn, kexue_native.__main__ as check
+right = kn.{name}
+
+def wrong(x, *rest, **options):
+    found = right(x, *rest, **options)
+    if x.dtype == check.Wide:
+        return found
+    off = lambda value: (value * 1.001).astype(x.dtype)
+    return tuple(map(off, found)) if isinstance(found, tuple) else off(found)
+
+kn.{name} = wrong
+check.CASES = [case for case in check.CASES if case.public == "{name}"]
 sys.exit(check.main(["--quick", "--backend", "reference"]))
 """
     done = run(code=code)
     assert done.returncode == 1, done.stderr
-    bad = [
-        line for line in done.stdout.splitlines() if "above" in line and line.startswith("softmax ")
-    ]
-    assert bad
+    bad = [line for line in done.stdout.splitlines() if "above the limit" in line]
+    assert bad and all(line.startswith(f"{name} ") for line in bad)
 
 
 def test_selfcheck_refuses_a_missing_backend():

@@ -6,9 +6,9 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/reductions.h"
 #include "rows.h"
 #include "signature.h"
-#include "kernels/reductions.h"
 
 using namespace kexue;
 
@@ -73,7 +73,8 @@ void every_kernel() {
           Layout layouts[max_operands];
           for (int k = 0; k < signature.operands; ++k) {
             const OperandKind& kind = signature.operand[k];
-            arrays.emplace_back(dtype, kind.vector, kind.content == Content::flag, shape[0], shape[1], across);
+            arrays.emplace_back(dtype, kind.vector, kind.content == Content::flag, shape[0],
+                                shape[1], across);
           }
           for (int k = 0; k < signature.operands; ++k) layouts[k] = arrays[size_t(k)].layout;
           Call call{};

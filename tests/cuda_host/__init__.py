@@ -12,13 +12,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=fast", "-DKX_ISA=cuda"]
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=fast", "-DKX_ISA=cuda"]
 DEFAULTS = {"threads": 256, "blocks": 2**31 - 1, "chunk": 8192, "chunk_across": 256}
 
 
@@ -78,28 +79,54 @@ def _folder():
     return Path(tempfile.mkdtemp(prefix="cuda_host_"))
 
 
+@contextmanager
+def _alone_in(folder):
+    """One process at a time builds: the others find its work done."""
+    import fcntl  # not on Windows
+
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(*command):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the CUDA kernels do not compile:\n{done.stderr[-4000:]}")
+
+
 @cache
 def build():
-    """Path of the library, compiled anew whenever a source or a flag changes."""
-    command = [*_compiler(), *_flags()]
-    sources = sorted([*(ROOT / "cpp").rglob("*.h"), *(ROOT / "cpp").rglob("*.cu"), *HERE.iterdir()])
-    digest = hashlib.sha256(" ".join(command).encode())
-    for path in sources:
-        if path.suffix in (".h", ".cu", ".cpp"):
-            digest.update(path.read_bytes())
-    folder = _folder()
-    library = folder / f"{digest.hexdigest()[:20]}.so"
-    if not library.exists():
-        new = folder / f"{library.stem}.{os.getpid()}.so"
-        command += ["-include", HERE / "cuda.h", "-I", ROOT / "cpp" / "include", "-I", ROOT]
-        command += [HERE / "kernels.cpp", "-o", new]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"the CUDA kernels do not compile:\n{done.stderr[-4000:]}")
-        os.replace(new, library)
-        by_age = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime)
-        for old in by_age[:-4]:
-            old.unlink(missing_ok=True)
+    """Path of the library; what a changed source, header or flag concerns is compiled anew."""
+    compiler, flags, folder = _compiler(), _flags(), _folder()
+    sources = [*sorted((ROOT / "cpp" / "src" / "cuda").glob("*.cu")), HERE / "kernels.cpp"]
+    common = hashlib.sha256(" ".join([*compiler, *flags]).encode())
+    for path in sorted([*(ROOT / "cpp").rglob("*.h"), HERE / "cuda.h"]):
+        common.update(path.read_bytes())
+
+    def compiled(source):
+        digest = common.copy()
+        digest.update(source.read_bytes())
+        to = folder / f"{source.stem}-{digest.hexdigest()[:20]}.o"
+        if not to.exists():
+            new = to.with_suffix(".new")
+            include = "-include", HERE / "cuda.h", "-I", ROOT / "cpp" / "include", "-I", ROOT
+            _run(*compiler, *flags, *include, "-c", "-x", "c++", source, "-o", new)
+            os.replace(new, to)
+        return to
+
+    with _alone_in(folder):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, sources))
+        digest = hashlib.sha256(" ".join(path.name for path in objects).encode())
+        library = folder / f"{digest.hexdigest()[:20]}.so"
+        if not library.exists():
+            _run(*compiler, *flags, "-shared", *objects, "-o", library)
+            for kind, kept in ((".so", 4), (".o", 4 * len(objects))):
+                found = [path for path in folder.iterdir() if path.suffix == kind]
+                found.sort(key=lambda path: path.stat().st_mtime)
+                for old in found[:-kept]:
+                    old.unlink(missing_ok=True)
     return library
 
 

@@ -1,9 +1,17 @@
-// The CUDA kernels as a plain C library that runs them on the CPU.
+// The CUDA kernels as a plain C library that runs them on the CPU: the parts (cpp/src/cuda/NAME.cu)
+// are compiled beside this file.
 #include "cpp/src/arguments.h"
-#include "cpp/src/cuda/reductions.cu"
+#include "cpp/src/cuda/engine.h"
 #include "cpp/src/parts.h"
 
 #include <cstring>
+
+namespace kexue {
+inline namespace KX_ISA {
+#define KX_DECLARE(part) extern const Table part##_table;
+KX_PARTS(KX_DECLARE)
+}  // namespace KX_ISA
+}  // namespace kexue
 
 extern "C" {
 
@@ -30,8 +38,8 @@ const char* kx_kernel(int p, int k) {
 }
 
 // 0, or 1 and a message.
-int kx_call(int part, const char* name, int count, const KxArgument* arguments, void* (*allocate)(long long),
-            char* message, int room) {
+int kx_call(int part, const char* name, int count, const KxArgument* arguments,
+            void* (*allocate)(long long), char* message, int room) {
   const auto refuse = [&](const char* why) {
     std::snprintf(message, size_t(room), "%s", why);
     return 1;

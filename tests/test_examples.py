@@ -1,0 +1,68 @@
+"""The programs in examples/ run, say what they promise and save their pictures."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libraries import library
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name, *options, folder, needs):
+    """The lines that an example prints, in a shortened run; skips without what it needs."""
+    for module in needs:
+        library(module)
+    if not EXAMPLES.is_dir():
+        pytest.skip("examples/ is not beside the tests")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+def figures(line, name):
+    """The numbers of a row of a table that begins with `name`."""
+    assert line.startswith(name)
+    return [float(word) for word in line.removeprefix(name).split()]
+
+
+def test_digits_example(tmp_path):
+    lines = run(
+        "digits_multilabel.py",
+        "--rounds=20",
+        "--folds=2",
+        folder=tmp_path,
+        needs=("lightgbm", "matplotlib", "sklearn", "xgboost"),
+    )
+    for line, name in zip(lines[1::2], ("LightGBM", "XGBoost"), strict=False):
+        exact, micro, macro, _ = figures(line, f"{name}, multi-label loss")
+        assert exact > 0.6 and micro > 0.85 and macro > 0.8
+    assert is_picture(tmp_path / "digits.png")
+
+
+def test_onnx_example(tmp_path):
+    _, soft, hard, _ = run(
+        "onnx_multilabel.py",
+        "--steps=1000",
+        folder=tmp_path,
+        needs=("matplotlib", "onnx", "onnxruntime", "sklearn"),
+    )
+    f1, doubled, plain = figures(soft, "soft")
+    assert f1 > 0.8 and doubled < 0.05 and doubled < plain
+    f1, doubled, plain = figures(hard, "hard")
+    assert f1 > 0.8 and plain < 0.05 and plain < doubled
+    assert is_picture(tmp_path / "calibration.png")
