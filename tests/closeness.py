@@ -1,5 +1,7 @@
 """Comparisons by the tolerance of the specification, where no ULP figure is at stake."""
 
+from functools import wraps
+
 import numpy as np
 
 import oracle
@@ -33,3 +35,25 @@ def slopes(function, x, step=1e-4):
         far_slope = (behind[0] - behind[1]) / (4 * step)
         found[..., i] = near_slope + (near_slope - far_slope) / 3
     return found
+
+
+def remembered(function):
+    """Costly exact results, kept for the other backends that are tested on the same numbers."""
+
+    def key(value):
+        if isinstance(value, np.ndarray):
+            return value.dtype.str, value.shape, value.tobytes()
+        return value
+
+    found = {}
+
+    @wraps(function)
+    def call(*arguments, **options):
+        at = (*map(key, arguments), *((name, key(v)) for name, v in options.items()))
+        if at not in found:
+            if len(found) > 500:
+                found.clear()
+            found[at] = function(*arguments, **options)
+        return found[at]
+
+    return call

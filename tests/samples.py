@@ -45,7 +45,8 @@ def batches(case, dtype, rows, seed=0):
                 continue  # a single such row would take as long as all the others
             count = math.ceil(rows * share / len(FAMILIES))
             arrays = case.make(rng, (count, n), dtype)
-            arrays[case.main] = scores(rng, family, count, n, dtype)
+            if case.main not in case.fill:
+                arrays[case.main] = scores(rng, family, count, n, dtype)
             if "y" in arrays:
                 arrays["y"] = (arrays["x"] + arrays["y"] / 3).astype(dtype)
             if case.mask and rng.random() < 0.3:

@@ -124,7 +124,7 @@ def assert_within_limits(case, backend, dtype, rows, seed):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 def test_random_rows(case, backend, dtype):
-    assert_within_limits(case, backend, dtype, 50_000 if case.id in MAIN else 5_000, 0)
+    assert_within_limits(case, backend, dtype, 20_000 if case.id in MAIN else 2_000, 0)
 
 
 @pytest.mark.slow

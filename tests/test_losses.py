@@ -21,6 +21,8 @@ VALIDATED = {
 
 @pytest.mark.parametrize("name", VALIDATED)
 def test_out_is_written_whole_or_not_at_all(name, backend, rng):
+    if backend.name == "cuda":
+        pytest.skip("on a GPU nothing is waited for: wrong targets give nan")
     function = getattr(kn, name)
     scores = rng.uniform(0.1, 0.9, (3, 4, 4))
     targets = np.full(scores.shape, VALIDATED[name])

@@ -9,6 +9,7 @@ from mpmath import mp, mpf
 
 import kexue_native as kn
 import oracle
+from closeness import remembered
 from kexue_native._limits import LIMITS
 from kexue_native.losses.multilabel import reference
 
@@ -474,6 +475,7 @@ def test_gradient_and_hessian_by_differences(rng):
 # --- Accuracy against high precision ---
 
 
+@remembered
 def exact_row(s, t, mask, s0):
     """Loss, gradient and Hessian, and the scale of an error of each: see LIMITS."""
     kept = [i for i in range(len(s)) if mask is None or mask[i]]

@@ -120,7 +120,8 @@ def plain(
 
 def of_row(name: str, arguments: str, **options: Any) -> Case:
     """A call whose results are sums and differences of the row's terms."""
-    fields = {key: options.pop(key) for key in ("limits", "shape") if key in options}
+    kept = ("limits", "shape", "allowance", "growth")
+    fields = {key: options.pop(key) for key in kept if key in options}
     return plain(name, arguments, options=options, by_row=True, **fields)
 
 
@@ -130,6 +131,12 @@ def _top(x: Array, *_: Array) -> Array:
 
 def _gap(x: Array, *_: Array) -> Array:
     return np.abs(Scores.of(x).gap)
+
+
+def _noise_gap(x: Array, e: Array, *_: Array) -> Array:
+    """What LIMITS allows gumbel_softmax_vjp, over 3: of the row's farthest entry."""
+    gap = _gap(x + e) + np.max(np.abs(x), -1, keepdims=True) + np.max(np.abs(e), -1, keepdims=True)
+    return np.max(gap, axis=-1, keepdims=True)
 
 
 def _far(x: Array, mask: Array | None = None) -> Array:
@@ -317,6 +324,7 @@ _BY_ENTRY = (  # every value to its own last place
     *("sigmoid", "sigmoid_grad", "log_sigmoid", "log_sigmoid_grad", "gelu", "silu"),
     *("relu_gaussian", "relu_gaussian_grad", "smooth_abs", "smooth_abs_grad", "taylor_exp"),
 )
+ROUNDED = {"float64": 2, "float32": 0, "float16": 0, "bfloat16": 0}  # exponents, in float64
 _STAIRS = ("smooth_floor", "smooth_ceil", "smooth_round")
 ELEMENTWISE = (
     *(plain(name, "a") for name in _BY_ENTRY),
@@ -335,14 +343,14 @@ ELEMENTWISE = (
 )
 SMOOTH = (
     plain("taylor_softmax", "a"),
-    of_row("taylor_softmax_vjp", "a g"),
+    of_row("taylor_softmax_vjp", "a g", allowance=lambda *_: 2.0, growth=ROUNDED),
     plain("smooth_max", "x", _top),
     plain("smooth_max softmax", "x", _top, options={"method": "softmax"}),
     of_row("smooth_max_vjp", "x s"),
     of_row("smooth_max_vjp softmax", "x s", method="softmax"),
     plain("soft_argmax", "x"),
     of_row("soft_argmax_vjp", "x s"),
-    plain("soft_onehot", "x", allowance=_far),
+    plain("soft_onehot", "x", allowance=_gap, growth=ROUNDED),
     of_row("soft_onehot_vjp", "x g"),
     of_row("soft_kmax", "a", k=3),
     of_row("soft_kmax_vjp", "a g", k=3),
@@ -363,7 +371,7 @@ SMOOTH = (
     ),
     plain("gumbel_max", "x e"),
     of_row("gumbel_softmax", "x e"),
-    of_row("gumbel_softmax_vjp", "x e g"),
+    of_row("gumbel_softmax_vjp", "x e g", allowance=_noise_gap, growth=ROUNDED),
 )
 GRAD: dict[str, Any] = {"return_grad": True}
 HESS: dict[str, Any] = {**GRAD, "return_hess": True}

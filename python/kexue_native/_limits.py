@@ -48,7 +48,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "softplus": _figures(4, 5),
     "softplus_grad": _figures(3, 3),
     "silu": _figures(3, 3),
-    "silu_grad": _figures(5, 5),
+    "silu_grad": _figures(6, 5),
     "sigmoid": _figures(3, 3),
     "sigmoid_grad": _figures(4, 4),
     "log_sigmoid": _figures(4, 4),
@@ -73,10 +73,13 @@ LIMITS: dict[str, dict[str, int]] = {
     "soft_argmax_vjp": _figures(9),
     "soft_onehot": _figures(4),
     "soft_onehot_vjp": _figures(7),
+    "soft_kmax": _figures(8),
+    "soft_kmax_vjp": _figures(48),
     "taylor_softmax": _figures(11),
     "taylor_softmax_vjp": _figures(2),
     "argmax_distribution": _figures(8),
     "argmax_distribution_vjp": _figures(10),
+    "gumbel_noise": _figures(1),
     "gumbel_softmax": _figures(4),
     "gumbel_softmax_vjp": _figures(4),
     "kl_divergence": _figures(24),
@@ -170,6 +173,9 @@ MAGNITUDE: dict[str, str] = {
         "|k| p_i (|h_i| + sum p |h|), h = g - g_m, and in float64 2 |k (x_i - m)| ULP, for the "
         "largest entry those of the second"
     ),
+    "soft_kmax": "the largest entry of the slice, for k = 3 and normal values",
+    "soft_kmax_vjp": "the largest entry of the slice, for k = 3 and normal values",
+    "gumbel_noise": "max(|result|, 1)",
     "taylor_softmax": "the result and in float64 2 n ULP",
     "taylor_softmax_vjp": (
         "(f_i + |f'_i|) / (sum f) (|h_i| + sum p |h|), h = g - g_m, and in float64 2 n ULP"
