@@ -236,7 +236,7 @@ struct SoftArgmaxVjp {
 };
 
 // A Taylor polynomial f of e^x that is positive, flat below `floor`. It is counted in units of
-// size^n, size a power of two that makes the largest f of a row about 1.
+// size^n, size a power of two that makes the largest f of a row 1 to 2^n or a few of those.
 template <class E>
 struct PositiveTaylor {
   TaylorRule rule;
@@ -265,8 +265,8 @@ struct PositiveTaylor {
     }
     return select(x <= splat<V>(floor), V{}, V(E(rule.power) * down * sum));
   }
-  // 1 / size for values from -low to high: 2^-(e + 1) where the largest base of a power is from 2^e
-  // to 2^(e + 1), or the smallest normal number.
+  // 1 / size for values from -low to high: 2^-e where the largest base of a power is from 2^e to
+  // 2^(e + 1), or the smallest normal number.
   template <class R>
   KX_FN R down_for(R high, R low) const {
     using F = Format<E>;
@@ -278,7 +278,7 @@ struct PositiveTaylor {
       const E t = E(rule.t[j]), c = E(rule.c[j]);
       most = maximum(maximum(R(c * abs(R(a + t))), R(c * abs(R(b - t)))), most);
     }
-    const B cap = B{} + (2 * F::bias - 2), exponent = bit_cast<B>(most) >> F::mantissa_bits;
+    const B cap = B{} + (2 * F::bias - 1), exponent = bit_cast<B>(most) >> F::mantissa_bits;
     const B down = cap + 1 - select(exponent > cap, cap, exponent);
     return bit_cast<R>(B(down << F::mantissa_bits));
   }
