@@ -133,6 +133,11 @@ def _gap(x: Array, *_: Array) -> Array:
     return np.abs(Scores.of(x).gap)
 
 
+def _square_of_range(x: Array, g: Array) -> Array:
+    """Each of the k - 1 = 2 last steps may enlarge the errors of the one before by the range."""
+    return (np.max(x, axis=-1, keepdims=True) - np.min(x, axis=-1, keepdims=True)) ** 2
+
+
 def _noise_gap(x: Array, e: Array, *_: Array) -> Array:
     """What LIMITS allows gumbel_softmax_vjp, over 3: of the row's farthest entry."""
     gap = _gap(x + e) + np.max(np.abs(x), -1, keepdims=True) + np.max(np.abs(e), -1, keepdims=True)
@@ -353,7 +358,7 @@ SMOOTH = (
     plain("soft_onehot", "x", allowance=_gap, growth=ROUNDED),
     of_row("soft_onehot_vjp", "x g"),
     of_row("soft_kmax", "a", k=3),
-    of_row("soft_kmax_vjp", "a g", k=3),
+    of_row("soft_kmax_vjp", "a g", k=3, allowance=_square_of_range, growth=ROUNDED),
     *(
         of_row(f"{function} {noise}", arguments, noise=noise, shape=SMALL)
         for function, arguments in (
