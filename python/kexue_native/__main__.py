@@ -133,9 +133,9 @@ def _gap(x: Array, *_: Array) -> Array:
     return np.abs(Scores.of(x).gap)
 
 
-def _square_of_range(x: Array, g: Array) -> Array:
-    """Each of the k - 1 = 2 last steps may enlarge the errors of the one before by the range."""
-    return (np.max(x, axis=-1, keepdims=True) - np.min(x, axis=-1, keepdims=True)) ** 2
+def _cube_of_range(x: Array, g: Array) -> Array:
+    """Each of the k = 3 steps may enlarge the errors of the one before by the range."""
+    return (np.max(x, axis=-1, keepdims=True) - np.min(x, axis=-1, keepdims=True)) ** 3
 
 
 def _noise_gap(x: Array, e: Array, *_: Array) -> Array:
@@ -358,7 +358,7 @@ SMOOTH = (
     plain("soft_onehot", "x", allowance=_gap, growth=ROUNDED),
     of_row("soft_onehot_vjp", "x g"),
     of_row("soft_kmax", "a", k=3),
-    of_row("soft_kmax_vjp", "a g", k=3, allowance=_square_of_range, growth=ROUNDED),
+    of_row("soft_kmax_vjp", "a g", k=3, allowance=_cube_of_range, growth=ROUNDED),
     *(
         of_row(f"{function} {noise}", arguments, noise=noise, shape=SMALL)
         for function, arguments in (

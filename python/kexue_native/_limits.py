@@ -175,7 +175,7 @@ MAGNITUDE: dict[str, str] = {
     ),
     "soft_kmax": "the largest entry of the slice, for k = 3 and normal values",
     "soft_kmax_vjp": (
-        "the largest entry of the slice, and in float64 2 (scale (max x - min x))^(k - 1) ULP"
+        "the largest entry of the slice, and in float64 2 (scale (max x - min x))^k ULP"
     ),
     "gumbel_noise": "max(|result|, 1)",
     "taylor_softmax": "the result and in float64 2 n ULP",
