@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cases import Case, _centred, _faint, _parts, finite, per_unit
+from cases import Case, _centred, _faint, per_unit, scale_share
 from kexue_native.special.reductions import reference as reductions
 from kexue_native.special.smooth import reference
 
@@ -58,14 +58,9 @@ def scale_max(k, out):
     return ((peak(k), 0.0),)
 
 
-ROUNDINGS = 2  # of k (x - m): the difference and the product
-
-
 def shares(k):
     """Distances from the winner, scaled, and probabilities with their growth."""
-    x, sharp = k["x"], sharpness(k)
-    d, p, _, _ = _parts(np.sign(sharp) * x, None, abs(sharp))
-    return d, p, per_unit(k, ROUNDINGS) * finite(d)
+    return scale_share(np.sign(sharpness(k)) * k["x"], None, abs(sharpness(k)))
 
 
 def scale_max_vjp(k, out):
@@ -97,8 +92,8 @@ def scale_argmax_vjp(k, out):
 
 
 def centred(k):
-    sharp, rate = sharpness(k), per_unit(k, ROUNDINGS)
-    return _centred({**k, "mask": None}, np.sign(sharp) * k["x"], abs(sharp), rate)
+    sharp = sharpness(k)
+    return _centred({**k, "mask": None}, np.sign(sharp) * k["x"], abs(sharp))
 
 
 def scale_onehot(k, out):

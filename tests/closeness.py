@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 
 TOLERANCE = {"float64": 2e-13, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
-SMALLEST = {"float64": 3e-323, "float32": 9e-45, "float16": 6.1e-8, "bfloat16": 1e-40}
+SMALLEST = {"float64": 5e-324, "float32": 3e-45, "float16": 6.1e-8, "bfloat16": 1e-40}
 
 
 def same(got, want):

@@ -113,6 +113,18 @@ KX_FN Two<V> two_product(V a, V b) {
 #endif
 }
 
+// a b + small, rounded once.
+template <class V>
+KX_FN V product_and(V a, V b, V small) {
+#if defined(KX_HAS_FMA)
+  return fused(a, b, small);
+#else
+  const Two<V> p = two_product(a, b);
+  const V once = p.hi + (p.lo + small);
+  return select(once == once, once, V(p.hi + small));  // the split may overflow where a b does not
+#endif
+}
+
 // e^x = p 2^k with k = rint(x / ln 2); `rounded` is k + Format::round.
 template <class V>
 struct Exponential {
@@ -300,12 +312,7 @@ struct Exp {
   KX_FN V times(V factor, V rest) const {
     V small = hi * rest;
     if constexpr (parts == 2) small = lo * factor + small;
-#if defined(KX_HAS_FMA)
-    return fused(hi, factor, small);
-#else
-    const Two<V> p = two_product(hi, factor);
-    return p.hi + (p.lo + small);
-#endif
+    return product_and(hi, factor, small);
   }
 };
 

@@ -165,36 +165,55 @@ KX_FN element_t<R> smallest_lane(R v) {
 }
 
 // Terms are formed 2^64 too large (math.h), and their sum is kept so: c may be as small as it gets.
+// What is lost of the sum where it is moved to the shift stands beside it.
 template <class R>
 struct PartSum {
-  R shift, sum;
+  R shift, sum, lost;
 };
+template <class R>
+KX_FN PartSum<R> part_sum(R shift, R sum, R unit) {
+  const R more = sum * unit;
+  const Two<R> moved = quick_two_sum(sum, more);
+  return {shift, moved.hi, select(abs(moved.hi) < splat<R>(infinity), moved.lo, R{})};
+}
 template <class T, class R>
 KX_FN PartSum<R> merge(PartSum<R> a, PartSum<R> b) {
   const R shift = maximum(a.shift, b.shift);
   const R fa = relative_exp<T>(a.shift, shift), fb = relative_exp<T>(b.shift, shift);
-  return {shift, times_or_zero(a.sum, fa) + times_or_zero(b.sum, fb)};
+  return {shift, times_or_zero(a.sum, fa) + times_or_zero(b.sum, fb), a.lost * fa + b.lost * fb};
 }
 
 // A part's value, and what a term is multiplied by to be a share.
 template <class R>
 struct PartValue {
-  R value, factor;
+  R value;
+  Two<R> factor;
   R one;  // the share of the 1
 };
+// all / (sum + lost), 0 without a sum.
+template <class R>
+KX_FN Two<R> share_factor(R all, PartSum<R> part) {
+  const R factor = all / part.sum;
+  const Two<R> back = two_product(factor, part.sum);
+  const R rest = (((all - back.hi) - back.lo) - factor * part.lost) / part.sum;
+  const R most = splat<R>(infinity);
+  return {select(part.sum == R{}, R{}, factor), select(abs(rest) < most, rest, R{})};
+}
 template <class T, class R>
 KX_FN PartValue<R> value_of(PartSum<R> part, R threshold) {
   constexpr element_t<R> most = sizeof(element_t<R>) == sizeof(double) ? 1300 : 120;
-  const R a = part.shift - threshold, half = splat<R>(0.5);
+  const Two<R> gap = two_sum(part.shift, R(-threshold));
+  const R a = gap.hi, half = splat<R>(0.5);
   // In two steps, since neither S nor e^a need be within the range where their product is.
-  const R root = exp_nonpositive<T>(R(minimum(a, splat<R>(most)) * half));
+  const R lost = select(abs(a) <= splat<R>(most), R(gap.lo * half), R{});
+  const R root = exp_nonpositive<T>(R(minimum(a, splat<R>(most)) * half), lost);
   const R x = part.sum * root * (root * element_t<R>(exp_lowered));
   const auto finite = (a <= splat<R>(most)) & (x < splat<R>(infinity));
   const R far = a + (log(part.sum) - element_t<R>(exp_raise * 0.6931471805599453));
   const R all = select(finite, R(x / (1 + x)), splat<R>(1));
-  const R factor = select(part.sum == R{}, R{}, R(all / part.sum));
   const R down = 1 / root, one = down / (part.sum * element_t<R>(exp_lowered)) * down;
-  return {select(finite, log1p(x), far), factor, select(finite, R(1 / (1 + x)), one)};
+  return {select(finite, log1p(x), far), share_factor(all, part),
+          select(finite, R(1 / (1 + x)), one)};
 }
 
 template <bool positive, class V>
@@ -301,7 +320,7 @@ struct MultilabelCrossentropy {
     // A threshold within a third of the range keeps the factors of terms within it.
     const auto near = (s[2] == R{}) & (abs(s0) <= splat<R>(near_most<V> / 3));
     if (smallest_lane(select(near, splat<R>(1), R{})) > 0) {
-      return {{R{}, s[0] * lift}, {R{}, s[1] * lift}, s0, R{}, R{}};
+      return {{R{}, s[0] * lift, R{}}, {R{}, s[1] * lift, R{}}, s0, R{}, R{}};
     }
     return shifted<S>(team, x, targets, mask, s0);
   }
@@ -324,8 +343,8 @@ struct MultilabelCrossentropy {
         return Sums<V, 3>{n, p, select(on[i], invalid_target<V>(t[i]), V{})};
       };
     });
-    return {
-        {n_shift, s[0] + s[0] * n_unit}, {p_shift, s[1] + s[1] * p_unit}, s0, s[2], splat<R>(1)};
+    return {part_sum(n_shift, s[0], n_unit), part_sum(p_shift, s[1], p_unit), s0, s[2],
+            splat<R>(1)};
   }
 };
 
@@ -333,14 +352,24 @@ struct MultilabelCrossentropy {
 template <class P>
 struct Share {
   ExpBase<P> base;
-  P factor;
+  P hi, lo;  // the factor
+
+  // term -> its share
+  template <class V, class Row>
+  KX_FN auto times(Row row) const {
+    return [a = V(row(hi)), b = V(row(lo))](V term) { return product_and(term, a, V(term * b)); };
+  }
 };
 template <class T, class R>
-KX_FN auto share_of(PartSum<R> part, R factor) {
+KX_FN auto share_of(PartSum<R> part, Two<R> factor, R sound, R scale) {
   using P = Pack<term_t<T>, lanes<R>>;
   R unit;
   const ExpBase<P> base = exp_base<term_t<T>>(part.shift, unit);
-  return Share<P>{base, convert<P>(R(factor + factor * unit))};
+  const Two<R> whole = quick_two_sum(factor.hi, R(factor.hi * unit + factor.lo));
+  const R exact = (whole.hi + sound) * scale;
+  const P hi = convert<P>(exact);
+  const R rest = (exact - convert<R>(hi)) + whole.lo * scale;
+  return Share<P>{base, hi, convert<P>(select(abs(exact) < splat<R>(infinity), rest, R{}))};
 }
 // 0, or NaN for a row that is undefined throughout.
 template <class R>
@@ -367,16 +396,17 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
     // Terms that are near are not 2^64 too large.
     const R scale = select(s.shifted > R{}, splat<R>(1), splat<R>(1 / exp_lowered));
     const R sound = soundness(n.value + p.value, s.invalid);
-    return Done<P>{share_of<T>(s.negative, R((n.factor + sound) * scale)),
-                   share_of<T>(s.positive, R((p.factor + sound) * scale)), convert<P>(s.shifted)};
+    return Done<P>{share_of<T>(s.negative, n.factor, sound, scale),
+                   share_of<T>(s.positive, p.factor, sound, scale), convert<P>(s.shifted)};
   }
   template <class D, class Row, class X, class C, class M, class S>
   KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
     using V = typename Row::Value;
-    const V n_factor = row(done.negative.factor), p_factor = row(done.positive.factor);
+    const auto n_share = done.negative.template times<V>(row);
+    const auto p_share = done.positive.template times<V>(row);
     if constexpr (Row::remembers) {
       return [=, on = row(mask)](auto i) {
-        const V n = row.recall(i, 0) * n_factor, p = row.recall(i, 1) * p_factor;
+        const V n = n_share(row.recall(i, 0)), p = p_share(row.recall(i, 1));
         return select(on[i], V(n - p), V{});
       };
     } else {
@@ -391,7 +421,7 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
         } else {
           terms = near_terms<V>(t[i], V(v[i]));
         }
-        const V n = terms.negative * n_factor, p = terms.positive * p_factor;
+        const V n = n_share(terms.negative), p = p_share(terms.positive);
         return select(on[i], V(n - p), V{});
       };
     }
@@ -433,7 +463,7 @@ KX_FN auto peaked_part(const Team& team, X x, C targets, M mask, typename Team::
       return Sums<V, 3>{e, select(near, V{}, e), select(near, splat<V>(1), V{})};
     };
   });
-  return PeakedPart<R>{{shift, s[0] + s[0] * unit}, top, s[1] + s[1] * unit, s[2]};
+  return PeakedPart<R>{part_sum(shift, s[0], unit), top, s[1] + s[1] * unit, s[2]};
 }
 template <class T, class R>
 KX_FN PeakedPart<R> merge(const PeakedPart<R>& a, const PeakedPart<R>& b) {
@@ -517,8 +547,8 @@ struct MultilabelCurvature : MultilabelCrossentropy<T> {
   template <class R>
   KX_FN static auto peaked_share(const PeakedPart<R>& part, const PartValue<R>& value, R sound) {
     using P = Pack<term_t<T>, lanes<R>>;
-    const R left = value.one + part.others * value.factor;
-    return PeakedShare<P>{share_of<T>(part.all, R(value.factor + sound)),
+    const R left = value.one + part.others * value.factor.hi;
+    return PeakedShare<P>{share_of<T>(part.all, value.factor, sound, splat<R>(1)),
                           convert<P>(select(part.near == splat<R>(1), left, splat<R>(-1)))};
   }
   // A share w, and w (1 - w) or its bound w.
@@ -526,8 +556,9 @@ struct MultilabelCurvature : MultilabelCrossentropy<T> {
   KX_FN auto share(Row row, const PeakedShare<P>& done) const {
     using V = typename Row::Value;
     return [term = shifted_term<T, positive>(row, done.share.base), bounds = bound,
-            factor = V(row(done.share.factor)), left = V(row(done.left))](Both<V> weight, V score) {
-      const V w = term(weight, score) * factor, half = splat<V>(0.5);
+            share = done.share.template times<V>(row),
+            left = V(row(done.left))](Both<V> weight, V score) {
+      const V w = share(term(weight, score)), half = splat<V>(0.5);
       const V rest = select((w > half) & (left >= V{}), left, V(1 - w));
       return Pair<V>{w, bounds ? w : V(w * rest)};
     };

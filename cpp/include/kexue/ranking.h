@@ -281,7 +281,7 @@ struct ClassPart {
         return Sums<V, 2>{class_term<T>(r, m, w.positive), invalid_target(w)};
       };
     });
-    return State<R>{{shift, s[0]}, s[1]};
+    return State<R>{{shift, s[0], R{}}, s[1]};
   }
   template <class R>
   KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
@@ -291,7 +291,7 @@ struct ClassPart {
   KX_FN Results<R> results(const State<R>& s) const {
     const auto part = value_of<T>(s.part, R{});
     const R undefined = select(s.invalid == R{}, R{}, splat<R>(not_a_number));
-    return {{part.value + undefined, s.part.shift, part.factor + undefined, s.invalid}};
+    return {{part.value + undefined, s.part.shift, part.factor.hi + undefined, s.invalid}};
   }
 };
 

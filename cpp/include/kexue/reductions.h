@@ -27,15 +27,29 @@ KX_FN V relative_exp(V x, V m) {
   return select(x == m, splat<V>(1), exp_difference<T>(x, m));
 }
 // scale (x - m), 0 where x is m itself and -inf where x is infinitely far from it; scale >= 0.
-template <class V>
-KX_FN V scaled_difference(V x, V m, V scale) {
-  const V d = x - m;
-  return select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d)));
+// Where results are stored in double its rounding error stands beside it; that of a wider type is
+// nothing to them.
+template <class T, class V>
+KX_FN Two<V> scaled_difference(V x, V m, V scale) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    const V d = x - m;
+    return {select(x == m, V{}, select(d == splat<V>(-infinity), d, V(scale * d))), V{}};
+  } else {
+    const Two<V> d = two_sum(x, V(-m));
+    const Two<V> product = two_product(scale, d.hi);
+    const V hi = select(x == m, V{}, select(d.hi == splat<V>(-infinity), d.hi, product.hi));
+    const V lo = scale * d.lo + product.lo;
+    return {hi, select(lo == lo, lo, V{})};
+  }
 }
 // e^x for x <= 0, 0 where even a very large factor leaves nothing of it.
 template <class T, class V>
-KX_FN V exp_or_zero(V x) {
-  return select(x < splat<V>(-1000), V{}, exp_nonpositive<T>(x));
+KX_FN V exp_or_zero(V x, V x_lo = V{}) {
+  return select(x < splat<V>(-1000), V{}, exp_nonpositive<T>(x, x_lo));
+}
+template <class T, class V>
+KX_FN V exp_or_zero(Two<V> x) {
+  return exp_or_zero<T>(x.hi, x.lo);
 }
 // a b, and 0 where a is 0 whatever b is.
 template <class V>
@@ -292,7 +306,7 @@ struct SoftmaxVjp {
   }
   template <class V>
   KX_FN static V weight(V key, V max, V scale) {
-    return exp_or_zero<T>(scaled_difference(key, max, abs(scale)));
+    return exp_or_zero<T>(scaled_difference<T>(key, max, abs(scale)));
   }
   template <class Team, class X, class G, class M>
   KX_FN auto gather(const Team& team, X x, G g, M mask, typename Team::Result scale) const {
@@ -458,9 +472,9 @@ struct SoftmaxEntropy {
       return [=, keys = value(row), on = row(mask)](auto i) {
         const V v = keys(i);
         const auto tie = v == m;
-        const V d = scaled_difference(v, m, size);
+        const Two<V> d = scaled_difference<T>(v, m, size);
         const V e = exp_or_zero<T>(d);
-        return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d),
+        return Sums<V, 4>{select(tie, V{}, e), select(tie, one, V{}), product(e, d.hi),
                           select(on[i], one, V{})};
       };
     });
@@ -475,11 +489,12 @@ struct SoftmaxEntropy {
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     const auto b_leads = b.sum.max > a.sum.max;
     const R max = maximum(a.sum.max, b.sum.max), s = abs(a.scale);
-    const R da = scaled_difference(a.sum.max, max, s), db = scaled_difference(b.sum.max, max, s);
+    const Two<R> da = scaled_difference<T>(a.sum.max, max, s);
+    const Two<R> db = scaled_difference<T>(b.sum.max, max, s);
     const R fa = exp_or_zero<T>(da), fb = exp_or_zero<T>(db);
     const R ta = (1 + a.sum.rest) * fa, tb = (1 + b.sum.rest) * fb;
     const R rest = select(b_leads, R(ta + b.sum.rest), R(a.sum.rest + tb));
-    const R dot = a.dot * fa + product(ta, da) + b.dot * fb + product(tb, db);
+    const R dot = a.dot * fa + product(ta, da.hi) + b.dot * fb + product(tb, db.hi);
     return {{max, rest}, dot, a.count + b.count, a.scale};
   }
   template <class R>
@@ -528,9 +543,9 @@ struct SoftmaxEntropyVjp {
     const V s = row(done.scale), m = row(done.max), mean = row(done.mean);
     const V factor = row(done.factor);
     return [=, v = row(x), on = row(mask)](auto i) {
-      const V d = scaled_difference(SoftmaxVjp<T>::template key<V>(v[i], s), m, abs(s));
+      const Two<V> d = scaled_difference<T>(SoftmaxVjp<T>::template key<V>(v[i], s), m, abs(s));
       const V e = exp_or_zero<T>(d);
-      const V bent = select(d == splat<V>(-infinity), e, V(e * (d - mean)));
+      const V bent = select(d.hi == splat<V>(-infinity), e, V(e * (d.hi - mean)));
       return select(on[i], times_or_zero(bent, factor), V{});
     };
   }
@@ -550,7 +565,8 @@ struct ScaledSoftmax {
   };
   template <class V>
   KX_FN static V weight(V x, V m, V scale) {
-    return exp_nonpositive<T>(scaled_difference(x, m, scale));
+    const Two<V> d = scaled_difference<T>(x, m, scale);
+    return exp_nonpositive<T>(d.hi, d.lo);
   }
   template <class Team, class X, class M>
   KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {

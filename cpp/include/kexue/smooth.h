@@ -59,7 +59,7 @@ struct Peak {
 
   template <class V>
   KX_FN V weight(V x, V m) const {
-    return exp_or_zero<T>(scaled_difference(x, m, splat<V>(abs(k))));
+    return exp_or_zero<T>(scaled_difference<T>(x, m, splat<V>(abs(k))));
   }
   // quantity(row) gives q from i and d.
   template <class Team, class X, class Q>

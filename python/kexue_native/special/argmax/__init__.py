@@ -239,7 +239,8 @@ def gumbel_noise(
 
     Special values: E = 0 gives the largest finite draw, 744.4.
 
-    Accuracy: that of the logarithm, 1 ULP of max(|result|, 1).
+    Accuracy: at most LIMITS["gumbel_noise"] ULP of
+    MAGNITUDE["gumbel_noise"].
 
     Source: kexue.fm/archives/6705.
 

@@ -68,10 +68,12 @@ def leave_one_out(x: Array, mask: Array | None = None, scale: Any = 1.0) -> Rows
     top = xp.take_along_axis(x, k, axis=-1)
     gap, error = two_difference(x, top)
     gap = xp.where(x == top, 0.0, gap)  # ties are 0, infinite ones too
-    gap = xp.where(gap == -_inf, gap, abs(scale) * gap)  # 0 times -inf stays -inf
+    scaled, lost = two_product(gap, xp.abs(scale + xp.zeros_like(top)))
+    error = abs(scale) * error + lost
+    gap = xp.where(gap == -_inf, gap, scaled)  # 0 times -inf stays -inf
     winner = xp.arange(x.shape[-1]) == k
     weight = xp.exp(gap)
-    weight = xp.where(weight == 0, 0.0, weight * (1 + abs(scale) * error))
+    weight = xp.where(weight == 0, 0.0, weight * (1 + error))
     rest = total(xp.where(winner, 0.0, weight))
     return Rows(top, winner, gap, weight, rest)
 
@@ -83,6 +85,21 @@ def two_difference(x: Array, y: Array) -> tuple[Array, Array]:
     back = difference - x
     error = (x - (difference - back)) - (y + back)
     return difference, xp.where(xp.isfinite(error), error, 0.0)
+
+
+def two_product(x: Array, y: Array) -> tuple[Array, Array]:
+    """x y rounded, and the error of that rounding (0 where its parts are not finite)."""
+    xp = namespace(x)
+    splitter = 2.0 ** ((xp.finfo(x.dtype).nmant + 2) // 2) + 1
+    product = x * y
+    halves = []
+    for factor in (x, y):
+        head = factor * splitter
+        head = head - (head - factor)
+        halves.append((head, factor - head))
+    (x_head, x_tail), (y_head, y_tail) = halves
+    error = ((x_head * y_head - product) + x_head * y_tail + x_tail * y_head) + x_tail * y_tail
+    return product, xp.where(xp.isfinite(error), error, 0.0)
 
 
 def total(terms: Array) -> Array:

@@ -576,8 +576,9 @@ def soft_kmax(
 
     Special values: +inf is taken first, several share; -inf and nan fill their slice with nan.
 
-    Accuracy: that of k softmaxes in float64, one after the other, of which each may enlarge an
-    error of p by as much as scale (max x - min x).
+    Accuracy: at most LIMITS["soft_kmax"] ULP of
+    MAGNITUDE["soft_kmax"]. Each of the
+    k softmaxes may enlarge an error of the one before by as much as scale (max x - min x).
 
     Source: kexue.fm/archives/6620, with the author's reply there.
 
@@ -636,7 +637,8 @@ def soft_kmax_vjp(
     -----
     Special values: as those of `soft_kmax`; a slice whose first entries taken are +inf gives 0.
 
-    Accuracy: as that of `soft_kmax`.
+    Accuracy: at most LIMITS["soft_kmax_vjp"] ULP of
+    MAGNITUDE["soft_kmax_vjp"].
 
     Source: kexue.fm/archives/6620.
 

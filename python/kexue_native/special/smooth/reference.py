@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -58,6 +57,8 @@ def taylor(x: Array, n: int) -> Taylor:
 @cache
 def taylor_minimiser(n: int) -> float:
     """Where f_n is smallest: the one zero of f_(n-1), by Newton's method."""
+    from fractions import Fraction  # with decimal, a third of what importing the package takes
+
     x, step = Fraction(-1 - 0.3 * (n - 2)), Fraction(1)
     while abs(step) > Fraction(1, 2**60):
         terms = [Fraction(1)]
