@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=fast", "-DKX_ISA=cuda"]
+FLAGS = ["-std=c++17", "-Og", "-fPIC", "-ffp-contract=fast", "-DKX_ISA=cuda"]
 DEFAULTS = {"threads": 256, "blocks": 2**31 - 1, "chunk": 8192, "chunk_across": 256}
 
 
