@@ -214,21 +214,29 @@ struct RowTeam {
     }
     return best;
   }
-  // Sums of a few terms, added in pairs, pairs of pairs and so on.
+  // Sums of a few terms, added in pairs, pairs of pairs and so on, or where they are held in a wider
+  // type than the terms, as they come.
   template <int K, int counts, class Step>
   KX_FN Sums<Wide, K> row_sum(const Step& step) const {
-    constexpr index run = few_terms * width;
-    Sums<Wide, K> level[16];
-    unsigned count = 0;
-    for (index i = 0; i < n; i += run, ++count) {
-      Sums<Wide, K> s = few<K, counts>(i, i + run < n ? i + run : n, step);
-      int k = 0;
-      for (unsigned c = count; c & 1; c >>= 1) s.add(level[k++]);
-      level[k] = s;
-    }
     Sums<Wide, K> total = {};
-    for (int k = 0; count >> k; ++k) {
-      if ((count >> k) & 1) total.add(level[k]);
+    if constexpr (sizeof(E) > sizeof(Element)) {
+      constexpr index run = 2 * few_terms * width;
+      for (index i = 0; i < n; i += run) {
+        total.add(few<K, counts>(i, i + run < n ? i + run : n, step));
+      }
+    } else {
+      constexpr index run = few_terms * width;
+      Sums<Wide, K> level[16];
+      unsigned count = 0;
+      for (index i = 0; i < n; i += run, ++count) {
+        Sums<Wide, K> s = few<K, counts>(i, i + run < n ? i + run : n, step);
+        int k = 0;
+        for (unsigned c = count; c & 1; c >>= 1) s.add(level[k++]);
+        level[k] = s;
+      }
+      for (int k = 0; count >> k; ++k) {
+        if ((count >> k) & 1) total.add(level[k]);
+      }
     }
     return total;
   }

@@ -25,24 +25,25 @@ long long with_parameter(double parameter, F then) {
   }
   return then(Fn<E>{P(parameter)});
 }
-template <class T, template <class> class Fn, class Engine>
-long long map(Engine& engine, const Call& call) {
-  return with_parameter<Fn, T>(call.parameter[0],
-                               [&](const auto& fn) { return map<T>(engine, call, fn); });
-}
+template <class Fn, class = void>
+constexpr bool has_parameter = false;
+template <class Fn>
+constexpr bool has_parameter<Fn, decltype(void(declval<typename Fn::Parameter>()))> = true;
 
-template <class T, class Engine>
-long long squareplus(Engine& engine, const Call& call) {
-  return map<T, Squareplus>(engine, call);
-}
-template <class T, class Engine>
-long long squareplus_grad(Engine& engine, const Call& call) {
-  return map<T, SquareplusGrad>(engine, call);
-}
-template <class T, class Engine>
-long long squareplus_grad_b(Engine& engine, const Call& call) {
-  return map<T, SquareplusGradB>(engine, call);
-}
+// A kernel that maps a functor, with the call's parameter if it takes one.
+#define KX_MAP(name, Fn)                                                      \
+  template <class T, class Engine>                                            \
+  long long name(Engine& engine, const Call& call) {                          \
+    const auto go = [&](const auto& fn) { return map<T>(engine, call, fn); }; \
+    if constexpr (has_parameter<Fn<double>>)                                  \
+      return with_parameter<Fn, T>(call.parameter[0], go);                    \
+    else                                                                      \
+      return go(Fn<term_t<T>>{});                                             \
+  }
+
+KX_MAP(squareplus, Squareplus)
+KX_MAP(squareplus_grad, SquareplusGrad)
+KX_MAP(squareplus_grad_b, SquareplusGradB)
 
 template <class T, class Engine>
 long long smooth_max2(Engine& engine, const Call& call) {
@@ -59,72 +60,25 @@ long long smooth_max2_grad(Engine& engine, const Call& call) {
   });
 }
 
-template <class T, class Engine>
-long long smooth_abs(Engine& engine, const Call& call) {
-  return map<T, SmoothAbs>(engine, call);
-}
-template <class T, class Engine>
-long long smooth_abs_grad(Engine& engine, const Call& call) {
-  return map<T, SmoothAbsGrad>(engine, call);
-}
-template <class T, class Engine>
-long long smooth_abs_sqrt(Engine& engine, const Call& call) {
-  return map<T, SmoothAbsSqrt>(engine, call);
-}
-template <class T, class Engine>
-long long smooth_abs_sqrt_grad(Engine& engine, const Call& call) {
-  return map<T, SmoothAbsSqrtGrad>(engine, call);
-}
+KX_MAP(smooth_abs, SmoothAbs)
+KX_MAP(smooth_abs_grad, SmoothAbsGrad)
+KX_MAP(smooth_abs_sqrt, SmoothAbsSqrt)
+KX_MAP(smooth_abs_sqrt_grad, SmoothAbsSqrtGrad)
 
-template <class T, class Engine>
-long long sigmoid(Engine& engine, const Call& call) {
-  return map<T, Sigmoid>(engine, call);
-}
-template <class T, class Engine>
-long long sigmoid_grad(Engine& engine, const Call& call) {
-  return map<T>(engine, call, SigmoidGrad<term_t<T>>{});
-}
-template <class T, class Engine>
-long long softplus(Engine& engine, const Call& call) {
-  return map<T, Softplus>(engine, call);
-}
-template <class T, class Engine>
-long long log_sigmoid(Engine& engine, const Call& call) {
-  return map<T>(engine, call, LogSigmoid<term_t<T>>{});
-}
-template <class T, class Engine>
-long long silu(Engine& engine, const Call& call) {
-  return map<T, Silu>(engine, call);
-}
-template <class T, class Engine>
-long long silu_grad(Engine& engine, const Call& call) {
-  return map<T, SiluGrad>(engine, call);
-}
+KX_MAP(sigmoid, Sigmoid)
+KX_MAP(sigmoid_grad, SigmoidGrad)
+KX_MAP(softplus, Softplus)
+KX_MAP(log_sigmoid, LogSigmoid)
+KX_MAP(silu, Silu)
+KX_MAP(silu_grad, SiluGrad)
 
-template <class T, class Engine>
-long long gelu(Engine& engine, const Call& call) {
-  return map<T>(engine, call, Gelu<term_t<T>>{});
-}
-template <class T, class Engine>
-long long gelu_grad(Engine& engine, const Call& call) {
-  return map<T>(engine, call, GeluGrad<term_t<T>>{});
-}
-template <class T, class Engine>
-long long gelu_tanh(Engine& engine, const Call& call) {
-  return map<T>(engine, call, GeluTanh<term_t<T>>{});
-}
-template <class T, class Engine>
-long long gelu_tanh_grad(Engine& engine, const Call& call) {
-  return map<T>(engine, call, GeluTanhGrad<term_t<T>>{});
-}
-template <class T, class Engine>
-long long relu_gaussian(Engine& engine, const Call& call) {
-  return map<T, ReluGaussian>(engine, call);
-}
-template <class T, class Engine>
-long long relu_gaussian_grad(Engine& engine, const Call& call) {
-  return map<T, ReluGaussianGrad>(engine, call);
-}
+KX_MAP(gelu, Gelu)
+KX_MAP(gelu_grad, GeluGrad)
+KX_MAP(gelu_tanh, GeluTanh)
+KX_MAP(gelu_tanh_grad, GeluTanhGrad)
+KX_MAP(relu_gaussian, ReluGaussian)
+KX_MAP(relu_gaussian_grad, ReluGaussianGrad)
+#undef KX_MAP
 
 // Parameters: slope, shift, level.
 template <class T, class Engine>

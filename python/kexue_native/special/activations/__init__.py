@@ -54,6 +54,16 @@ SQUAREPLUS_NEAREST_SOFTPLUS = 1.5238210325187507
 _LARGEST = sys.float_info.max
 
 
+def _elementwise(
+    name: str, kernel: str, x: Array, out: Array | None, backend: str | None, *parameters: float
+) -> Any:
+    """What a function of one array and some numbers does once the numbers are checked."""
+    call = normalise(name, "()->()", None, out, x=x)
+    kernels = choose("special.activations", call, backend)
+    getattr(kernels, kernel)(*call.inputs, *parameters, *call.outputs)
+    return call.result()
+
+
 def squareplus(
     x: Array,
     b: float = 4.0,
@@ -107,10 +117,7 @@ def squareplus(
     array([1.e-008, 1.e+000, 1.e+308])
     """
     b = as_real("squareplus", "b", b, at_least=0.0)
-    call = normalise("squareplus", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.squareplus(*call.inputs, b, *call.outputs)
-    return call.result()
+    return _elementwise("squareplus", "squareplus", x, out, backend, b)
 
 
 def squareplus_grad(
@@ -158,10 +165,7 @@ def squareplus_grad(
     array([0. , 0.5, 0.8])
     """
     b = as_real("squareplus_grad", "b", b, at_least=0.0)
-    call = normalise("squareplus_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.squareplus_grad(*call.inputs, b, *call.outputs)
-    return call.result()
+    return _elementwise("squareplus_grad", "squareplus_grad", x, out, backend, b)
 
 
 def squareplus_grad_b(
@@ -209,10 +213,7 @@ def squareplus_grad_b(
     array([0.0625, 0.05  ])
     """
     b = as_real("squareplus_grad_b", "b", b, at_least=0.0)
-    call = normalise("squareplus_grad_b", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.squareplus_grad_b(*call.inputs, b, *call.outputs)
-    return call.result()
+    return _elementwise("squareplus_grad_b", "squareplus_grad_b", x, out, backend, b)
 
 
 def _one_of(name: str, argument: str, value: Any, options: tuple[str, ...]) -> str:
@@ -278,15 +279,10 @@ def gelu(
     array([-8.05760460e-17,  0.00000000e+00,  8.41344746e-01])
     """
     form = _one_of("gelu", "approximate", approximate, ("none", "tanh", "sigmoid"))
-    call = normalise("gelu", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    if form == "none":
-        kernels.gelu(*call.inputs, *call.outputs)
-    elif form == "tanh":
-        kernels.gelu_tanh(*call.inputs, *call.outputs)
-    else:
-        kernels.silu(*call.inputs, 1.702, *call.outputs)
-    return call.result()
+    if form == "sigmoid":
+        return _elementwise("gelu", "silu", x, out, backend, 1.702)
+    kernel = "gelu_tanh" if form == "tanh" else "gelu"
+    return _elementwise("gelu", kernel, x, out, backend)
 
 
 def gelu_grad(
@@ -335,15 +331,10 @@ def gelu_grad(
     array([-0.08331547,  0.5       ,  1.08331547])
     """
     form = _one_of("gelu_grad", "approximate", approximate, ("none", "tanh", "sigmoid"))
-    call = normalise("gelu_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    if form == "none":
-        kernels.gelu_grad(*call.inputs, *call.outputs)
-    elif form == "tanh":
-        kernels.gelu_tanh_grad(*call.inputs, *call.outputs)
-    else:
-        kernels.silu_grad(*call.inputs, 1.702, *call.outputs)
-    return call.result()
+    if form == "sigmoid":
+        return _elementwise("gelu_grad", "silu_grad", x, out, backend, 1.702)
+    kernel = "gelu_tanh_grad" if form == "tanh" else "gelu_grad"
+    return _elementwise("gelu_grad", kernel, x, out, backend)
 
 
 def softplus(
@@ -399,10 +390,7 @@ def softplus(
     array([4.24835426e-18, 6.93147181e-01, 4.00000000e+01])
     """
     beta = as_real("softplus", "beta", beta, above=0.0)
-    call = normalise("softplus", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.softplus(*call.inputs, beta, *call.outputs)
-    return call.result()
+    return _elementwise("softplus", "softplus", x, out, backend, beta)
 
 
 def softplus_grad(
@@ -450,10 +438,7 @@ def softplus_grad(
     array([4.24835426e-18, 5.00000000e-01, 1.00000000e+00])
     """
     beta = as_real("softplus_grad", "beta", beta, above=0.0)
-    call = normalise("softplus_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.sigmoid(*call.inputs, beta, *call.outputs)
-    return call.result()
+    return _elementwise("softplus_grad", "sigmoid", x, out, backend, beta)
 
 
 def silu(
@@ -508,10 +493,7 @@ def silu(
     array([-0.        ,  0.        ,  0.73105858])
     """
     beta = as_real("silu", "beta", beta, above=0.0)
-    call = normalise("silu", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.silu(*call.inputs, beta, *call.outputs)
-    return call.result()
+    return _elementwise("silu", "silu", x, out, backend, beta)
 
 
 def silu_grad(
@@ -559,10 +541,7 @@ def silu_grad(
     array([-0.        ,  0.5       ,  0.92767051])
     """
     beta = as_real("silu_grad", "beta", beta, above=0.0)
-    call = normalise("silu_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.silu_grad(*call.inputs, beta, *call.outputs)
-    return call.result()
+    return _elementwise("silu_grad", "silu_grad", x, out, backend, beta)
 
 
 def sigmoid(
@@ -611,10 +590,7 @@ def sigmoid(
     >>> kn.sigmoid([-700.0, 0.0, 700.0])
     array([9.85967654e-305, 5.00000000e-001, 1.00000000e+000])
     """
-    call = normalise("sigmoid", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.sigmoid(*call.inputs, 1.0, *call.outputs)
-    return call.result()
+    return _elementwise("sigmoid", "sigmoid", x, out, backend, 1.0)
 
 
 def sigmoid_grad(
@@ -658,10 +634,7 @@ def sigmoid_grad(
     >>> kn.sigmoid_grad([-40.0, 0.0, 40.0])
     array([4.24835426e-18, 2.50000000e-01, 4.24835426e-18])
     """
-    call = normalise("sigmoid_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.sigmoid_grad(*call.inputs, *call.outputs)
-    return call.result()
+    return _elementwise("sigmoid_grad", "sigmoid_grad", x, out, backend)
 
 
 def log_sigmoid(
@@ -705,10 +678,7 @@ def log_sigmoid(
     >>> kn.log_sigmoid([-1000.0, 0.0, 40.0])
     array([-1.00000000e+03, -6.93147181e-01, -4.24835426e-18])
     """
-    call = normalise("log_sigmoid", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.log_sigmoid(*call.inputs, *call.outputs)
-    return call.result()
+    return _elementwise("log_sigmoid", "log_sigmoid", x, out, backend)
 
 
 def log_sigmoid_grad(
@@ -752,10 +722,7 @@ def log_sigmoid_grad(
     >>> kn.log_sigmoid_grad([-40.0, 0.0, 40.0])
     array([1.00000000e+00, 5.00000000e-01, 4.24835426e-18])
     """
-    call = normalise("log_sigmoid_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.sigmoid(*call.inputs, -1.0, *call.outputs)
-    return call.result()
+    return _elementwise("log_sigmoid_grad", "sigmoid", x, out, backend, -1.0)
 
 
 def relu_gaussian(
@@ -810,10 +777,7 @@ def relu_gaussian(
     array([7.47456025e-25, 3.98942280e-01, 1.00000000e+01])
     """
     sigma = as_real("relu_gaussian", "sigma", sigma, above=0.0)
-    call = normalise("relu_gaussian", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.relu_gaussian(*call.inputs, sigma, *call.outputs)
-    return call.result()
+    return _elementwise("relu_gaussian", "relu_gaussian", x, out, backend, sigma)
 
 
 def relu_gaussian_grad(
@@ -861,10 +825,7 @@ def relu_gaussian_grad(
     array([7.61985302e-24, 5.00000000e-01, 1.00000000e+00])
     """
     sigma = as_real("relu_gaussian_grad", "sigma", sigma, above=0.0)
-    call = normalise("relu_gaussian_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.relu_gaussian_grad(*call.inputs, sigma, *call.outputs)
-    return call.result()
+    return _elementwise("relu_gaussian_grad", "relu_gaussian_grad", x, out, backend, sigma)
 
 
 def smooth_max2(
@@ -1060,13 +1021,11 @@ def smooth_abs(
     >>> float(kn.smooth_abs(3.0, method="sqrt", b=16.0))
     5.0
     """
-    call = normalise("smooth_abs", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
     if method == "sqrt":
-        kernels.smooth_abs_sqrt(*call.inputs, _radicand("smooth_abs", k, b), *call.outputs)
+        kernel, parameter = "smooth_abs_sqrt", _radicand("smooth_abs", k, b)
     else:
-        kernels.smooth_abs(*call.inputs, _slope("smooth_abs", k, method, b), *call.outputs)
-    return call.result()
+        kernel, parameter = "smooth_abs", _slope("smooth_abs", k, method, b)
+    return _elementwise("smooth_abs", kernel, x, out, backend, parameter)
 
 
 def smooth_abs_grad(
@@ -1115,17 +1074,11 @@ def smooth_abs_grad(
     >>> kn.smooth_abs_grad([-1.0, 1e-300])
     array([-7.61594156e-001,  1.00000000e-300])
     """
-    call = normalise("smooth_abs_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
     if method == "sqrt":
-        kernels.smooth_abs_sqrt_grad(
-            *call.inputs, _radicand("smooth_abs_grad", k, b), *call.outputs
-        )
+        kernel, parameter = "smooth_abs_sqrt_grad", _radicand("smooth_abs_grad", k, b)
     else:
-        kernels.smooth_abs_grad(
-            *call.inputs, _slope("smooth_abs_grad", k, method, b), *call.outputs
-        )
-    return call.result()
+        kernel, parameter = "smooth_abs_grad", _slope("smooth_abs_grad", k, method, b)
+    return _elementwise("smooth_abs_grad", kernel, x, out, backend, parameter)
 
 
 def smooth_floor(
@@ -1180,10 +1133,7 @@ def smooth_floor(
     array([-0.5,  0. ,  6.5])
     """
     t = as_real("smooth_floor", "t", t, above=0.0)
-    call = normalise("smooth_floor", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs(*call.inputs, t, 0.0, -0.5, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_floor", "smooth_stairs", x, out, backend, t, 0.0, -0.5)
 
 
 def smooth_ceil(
@@ -1231,10 +1181,7 @@ def smooth_ceil(
     array([0.5, 1. , 7.5])
     """
     t = as_real("smooth_ceil", "t", t, above=0.0)
-    call = normalise("smooth_ceil", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs(*call.inputs, t, 0.0, 0.5, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_ceil", "smooth_stairs", x, out, backend, t, 0.0, 0.5)
 
 
 def smooth_round(
@@ -1282,10 +1229,7 @@ def smooth_round(
     array([0. , 0.5, 7. ])
     """
     t = as_real("smooth_round", "t", t, above=0.0)
-    call = normalise("smooth_round", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs(*call.inputs, t, 0.5, 0.5, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_round", "smooth_stairs", x, out, backend, t, 0.5, 0.5)
 
 
 def smooth_floor_grad(
@@ -1333,10 +1277,7 @@ def smooth_floor_grad(
     array([2.50090796, 0.13296725])
     """
     t = as_real("smooth_floor_grad", "t", t, above=0.0)
-    call = normalise("smooth_floor_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs_grad(*call.inputs, t, 0.0, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_floor_grad", "smooth_stairs_grad", x, out, backend, t, 0.0)
 
 
 def smooth_ceil_grad(
@@ -1384,10 +1325,7 @@ def smooth_ceil_grad(
     array([2.50090796, 0.13296725])
     """
     t = as_real("smooth_ceil_grad", "t", t, above=0.0)
-    call = normalise("smooth_ceil_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs_grad(*call.inputs, t, 0.0, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_ceil_grad", "smooth_stairs_grad", x, out, backend, t, 0.0)
 
 
 def smooth_round_grad(
@@ -1435,10 +1373,7 @@ def smooth_round_grad(
     array([0.13296725, 2.50090796])
     """
     t = as_real("smooth_round_grad", "t", t, above=0.0)
-    call = normalise("smooth_round_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.smooth_stairs_grad(*call.inputs, t, 0.5, *call.outputs)
-    return call.result()
+    return _elementwise("smooth_round_grad", "smooth_stairs_grad", x, out, backend, t, 0.5)
 
 
 def taylor_exp(
@@ -1496,10 +1431,7 @@ def taylor_exp(
     True
     """
     degree = as_degree("taylor_exp", n)
-    call = normalise("taylor_exp", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.taylor_exp(*call.inputs, degree, *call.outputs)
-    return call.result()
+    return _elementwise("taylor_exp", "taylor_exp", x, out, backend, degree)
 
 
 def taylor_exp_grad(
@@ -1547,10 +1479,7 @@ def taylor_exp_grad(
     array([-1.,  1.,  3.])
     """
     degree = as_degree("taylor_exp_grad", n)
-    call = normalise("taylor_exp_grad", "()->()", None, out, x=x)
-    kernels = choose("special.activations", call, backend)
-    kernels.taylor_exp_grad(*call.inputs, degree, *call.outputs)
-    return call.result()
+    return _elementwise("taylor_exp_grad", "taylor_exp_grad", x, out, backend, degree)
 
 
 fill_in(value for name in __all__ if callable(value := globals()[name]))
