@@ -214,8 +214,8 @@ struct RowTeam {
     }
     return best;
   }
-  // Sums of a few terms, added in pairs, pairs of pairs and so on, or where they are held in a wider
-  // type than the terms, as they come.
+  // Sums of a few terms, added in pairs, pairs of pairs and so on, or where they are held in a
+  // wider type than the terms, as they come.
   template <int K, int counts, class Step>
   KX_FN Sums<Wide, K> row_sum(const Step& step) const {
     Sums<Wide, K> total = {};
