@@ -1033,7 +1033,7 @@ def references(part):
 
 
 def reached(part):
-    """Names in `choose(...).name` and `kernels.name`."""
+    """Names in `choose(...).name` and `kernels.name`, and those given to `_elementwise`."""
     called = set()
     for node in ast.walk(ast.parse(inspect.getsource(part))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -1041,7 +1041,23 @@ def reached(part):
             owner = owner.func if isinstance(owner, ast.Call) else owner
             if getattr(owner, "id", "") in ("choose", "kernels"):
                 called.add(node.func.attr)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_elementwise":
+            called |= texts(node.args[1])
+        elif isinstance(node, ast.Assign):
+            target = node.targets[0]
+            target = target.elts[0] if isinstance(target, ast.Tuple) else target
+            if getattr(target, "id", "") == "kernel":
+                called |= texts(node.value)
     return called
+
+
+def texts(node):
+    """What an expression for a kernel's name may be; of several values the first is the name."""
+    if isinstance(node, ast.IfExp):
+        return texts(node.body) | texts(node.orelse)
+    if isinstance(node, ast.Tuple):
+        return texts(node.elts[0])
+    return {node.value} if isinstance(node, ast.Constant) else set()
 
 
 REACHED = {name for parts in PARTS.values() for part in parts for name in reached(part)}

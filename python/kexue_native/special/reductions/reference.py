@@ -116,11 +116,18 @@ def total(terms: Array) -> Array:
     return terms + error
 
 
+def plus_log1p(x: Array, r: Array) -> Array:
+    """x + log1p(r), on the host in long double since the two may cancel"""
+    xp = namespace(r)
+    wide = np.longdouble if xp is np else r.dtype
+    return (x.astype(wide) + xp.log1p(r.astype(wide))).astype(r.dtype)
+
+
 @_quiet
 def logsumexp(x: Array, mask: Array | None = None, out: Array | None = None) -> Any:
     """lse = x_k + log1p(r)"""
     rows = leave_one_out(x, mask)
-    return store(out, (rows.top + namespace(x).log1p(rows.rest))[..., 0])
+    return store(out, plus_log1p(rows.top, rows.rest)[..., 0])
 
 
 @_quiet
