@@ -8,7 +8,9 @@ namespace kexue {
 enum class Content { number, flag, any, list };
 
 struct OperandKind {
-  bool vector, shared;  // has a core axis, and that of the call
+  int cores;  // number of core axes
+  char core[max_cores];
+  bool shared;  // has the core axis n of the call
   Content content;
   bool optional, output;
 };
@@ -16,6 +18,7 @@ struct OperandKind {
 struct Signature {
   OperandKind operand[max_operands];
   int inputs = 0, operands = 0;
+  bool rows = true;  // no axes but n and k
 
   static Content content_of(char initial) {
     switch (initial) {
@@ -41,13 +44,15 @@ struct Signature {
         c += 2;
       } else {
         OperandKind& kind = operand[operands++];
-        kind = {false, false, content_of(*c), false, output};
+        kind = {0, {}, false, content_of(*c), false, output};
         while (*c >= 'a' && *c <= 'z') ++c;
         if (*c == '(') {
-          kind.vector = *++c != ')';
-          kind.shared = *c == 'n';
           while (*c++ != ')') {
+            if (*c < 'a' || *c > 'z') continue;
+            kind.core[kind.cores++] = *c;
+            rows &= *c == 'n' || *c == 'k';
           }
+          kind.shared = kind.core[0] == 'n';
         }
         kind.optional = *c == '?';
         c += kind.optional;
@@ -70,11 +75,12 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
   long long shape[max_dims];
   int dims = -1;
   call.n = -1;
+  for (long long& size : call.size) size = -1;
   for (int k = 0; k < signature.operands; ++k) {
     const OperandKind& kind = signature.operand[k];
     const Layout& a = array[k];
     if (a.data == nullptr && a.dims < 0) continue;
-    if (a.dims < kind.vector) return "an array has fewer dimensions than the signature";
+    if (a.dims < kind.cores) return "an array has fewer dimensions than the signature";
     if (kind.content == Content::list && a.dims != 1) return "a list has one axis";
     if (kind.shared) {
       const long long n = a.shape[a.dims - 1];
@@ -84,8 +90,15 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
         return "core sizes differ";
       }
     }
+    for (int c = 0; c < kind.cores; ++c) {
+      if (kind.core[c] == 'n' || kind.core[c] == 'k') continue;
+      long long& size = call.size[kind.core[c] - 'a'];
+      const long long own = a.shape[a.dims - kind.cores + c];
+      if (size >= 0 && size != own) return "core sizes differ";
+      size = own;
+    }
     if (!kind.output) continue;
-    const int loop = a.dims - kind.vector;
+    const int loop = a.dims - kind.cores;
     if (dims < 0) {
       dims = loop;
       for (int d = 0; d < loop; ++d) shape[d] = a.shape[d];
@@ -102,7 +115,7 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
     const Layout& a = array[k];
     Operand& op = call.operand[k];
     op.data = static_cast<char*>(a.data);
-    op.step = 0;
+    op.step = op.pitch = 0;
     if (a.data == nullptr && a.dims < 0) {
       for (int d = 0; d < dims; ++d) op.stride[d] = 0;
       continue;
@@ -112,10 +125,11 @@ inline const char* arrange(const Signature& signature, const Layout* array, Call
       op.step = a.stride[0];
       continue;
     }
-    const int loop = a.dims - kind.vector;
-    if (kind.vector && (!kind.shared || a.shape[a.dims - 1] == call.n)) {
+    const int loop = a.dims - kind.cores;
+    if (kind.cores && (!kind.shared || a.shape[a.dims - 1] == call.n)) {
       op.step = a.stride[a.dims - 1];
     }
+    if (kind.cores == max_cores) op.pitch = a.stride[a.dims - 2];
     if (loop > dims) return "an input has more loop dimensions than the output";
     for (int d = 0; d < dims; ++d) {
       const int own = d - (dims - loop);

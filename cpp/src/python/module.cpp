@@ -118,7 +118,7 @@ struct Binding : kexue::BoundKernel {
         [&](int position) { return nb::cast<double>(args[size_t(position)]); }, call);
     if (wrong) refuse(wrong);
     long long invalid;
-    if (call.rows * call.n < 4096) {
+    if (signature.rows && call.rows * call.n < 4096) {
       invalid = entry->kernel[call.dtype](call);
     } else {
       nb::gil_scoped_release unlocked;
