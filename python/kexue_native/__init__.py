@@ -2,10 +2,11 @@
 
 import os as _os
 
-from . import boosting, losses, special
+from . import attention, boosting, losses, special
 from ._backends import get_num_threads, set_num_threads, show_config, use_backend
 from ._limits import LIMITS
 from ._version import __version__
+from .attention import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .special import *  # noqa: F403
 
@@ -43,6 +44,7 @@ def get_cmake_dir() -> str:
 __all__ = [
     "LIMITS",
     "__version__",
+    "attention",
     "boosting",
     "get_cmake_dir",
     "get_include",
@@ -52,6 +54,7 @@ __all__ = [
     "show_config",
     "special",
     "use_backend",
+    *attention.__all__,
     *losses.__all__,
     *special.__all__,
 ]

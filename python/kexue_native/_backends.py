@@ -110,6 +110,11 @@ def choose(part: str, call: Call, backend: str | None = None) -> Any:
         return _resolve(part, call, backend)
 
 
+def current() -> str | None:
+    """The backend that `use_backend` or KEXUE_BACKEND asks for."""
+    return _current.get()
+
+
 def usable(caller: str, xp: Any, backend: str | None) -> str:
     """The backend as named, else the best for arrays of `xp`; raises if it cannot be used."""
     if backend is None:

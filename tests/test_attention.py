@@ -1,0 +1,1082 @@
+"""Attention against its definition (attention_oracle.py), and what it promises besides."""
+
+import inspect
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+
+import attention_oracle as oracle
+import kexue_native as kn
+from oracle import dtype_of
+
+inf, nan = np.inf, np.nan
+KERNELS = (
+    "identity",
+    "elu1",
+    "relu",
+    "exp",
+    "softmax_d",
+    "efficient",
+    "cosine",
+    "taylor2",
+    "favor_positive",
+    "favor_hyperbolic",
+    "favor_plus",
+    "favor_sderf",
+    "favor_trig",
+    "favor_relu",
+)
+SIGNED = ("identity", "favor_trig")  # denominators may be near 0
+EXPONENTIAL = ("elu1", "exp", "softmax_d", "efficient", *KERNELS[8:12])
+SEEN = {
+    "full": {},
+    "causal": {"causal": True},
+    "exclude_self": {"exclude_self": True},
+    "both": {"causal": True, "exclude_self": True},
+    "offset": {"causal": True, "offset": 2},
+    "early": {"causal": True, "offset": -3},
+}
+
+
+def unit_of(dtype):
+    """u of the type of sums"""
+    return 2.0**-53 if dtype == np.float64 else 2.0**-24
+
+
+def output_unit(dtype):
+    return {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}.get(dtype.name, 2.0**-8)
+
+
+def options_of(kernel, rng, d, dtype):
+    """Keyword arguments that a kernel needs"""
+    options = {"kernel": kernel}
+    if kernel.startswith("favor"):
+        options["projection"] = kn.random_projection(6, d, rng=rng, dtype=dtype)
+    if kernel == "favor_plus":
+        options["params"] = kn.FavorParams(-0.1, None)
+    if kernel == "favor_sderf":
+        rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+        options["params"] = kn.FavorParams(-0.05 * np.arange(1, d + 1), rotation)
+    return options
+
+
+def make(rng, shape, d, width, dtype, m=None):
+    *loop, n = shape
+    m = n if m is None else m
+    q, k = rng.normal(size=(*loop, n, d)), rng.normal(size=(*loop, m, d))
+    v = rng.normal(size=(*loop, m, width))
+    return tuple(x.astype(dtype) for x in (q, k, v))
+
+
+def close(got, want, scale, dtype, factor=1.0, rounding=True):
+    """|error| <= 64 u factor max(scale, max|expected|), and the rounding of the result"""
+    got, want = np.asarray(got).astype(np.longdouble), np.asarray(want, np.longdouble)
+    assert got.shape == want.shape
+    assert np.array_equal(np.isnan(got), np.isnan(want)), "nan in other places"
+    largest = np.nanmax(np.abs(want), initial=0.0)
+    bound = 64 * unit_of(dtype) * factor * max(scale, largest)
+    if rounding and dtype.itemsize == 2:
+        bound = bound + output_unit(dtype) * np.nan_to_num(np.abs(want)) + 2.0**-24
+    error = np.nan_to_num(np.abs(got - want))
+    assert np.all(error <= bound), f"{np.max(error / bound):.3g} of what is allowed"
+
+
+def log_size(kernel, q, k, options):
+    """max(1, the largest |log feature|)"""
+    if kernel not in EXPONENTIAL and kernel != "favor_trig":
+        return 1.0
+    scale = q.shape[-1] ** -0.25 if kernel.startswith("favor") else 1.0
+    keys = {"w": options.get("projection"), "params": options.get("params"), "scale": scale}
+    if kernel in oracle.LOGARITHMIC:
+        logs = [oracle.log_features(kernel, wide(x), query=x is q, **keys) for x in (q, k)]
+    else:
+        with np.errstate(divide="ignore"):
+            logs = [np.log(np.abs(oracle.features(kernel, wide(x), **keys))) for x in (q, k)]
+    return max(1.0, *(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)) for x in logs))
+
+
+def wide(x):
+    return x.astype(np.longdouble)
+
+
+def usable(backend, kernel=""):
+    if backend.name != "reference":
+        pytest.skip("no kernel yet")
+
+
+# --- Against the definition ---
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_linear_attention_is_its_definition(kernel, seen, backend, rng):
+    usable(backend, kernel)
+    dtypes = [np.dtype(np.float64), np.dtype(np.float32)]
+    extras = ("", "mask", "weight", "decay", "state", "sums")
+    for dtype, (n, m), extra in itertools.product(dtypes, ((5, 5), (3, 7), (6, 4)), extras):
+        if extra == "decay" and not SEEN[seen].get("causal"):
+            continue
+        if extra == "sums" and kernel == "efficient":
+            continue
+        d, width = 3, 2
+        q, k, v = make(rng, (n,), d, width, dtype, m)
+        if kernel in SIGNED and extra != "sums":
+            q, k = np.abs(q), np.abs(k) * dtype.type(0.3)
+        options = options_of(kernel, rng, d, dtype)
+        more, expected = {}, {}
+        if extra == "mask":
+            expected = more = {"key_mask": rng.random(m) < 0.6}
+        elif extra == "weight":
+            expected = more = {"key_weight": (rng.random(m) * (rng.random(m) < 0.8)).astype(dtype)}
+        elif extra == "decay":
+            expected = more = {"log_decay": -rng.random(m).astype(dtype)}
+        elif extra == "sums":
+            expected = more = {"normalize": False}
+        elif extra == "state":
+            before = make(rng, (4,), d, width, dtype)
+            if kernel in SIGNED:
+                before = tuple(np.abs(x) * dtype.type(0.3) for x in before)
+            _, state = backend(kn.linear_attention, *before, return_state=True, **options)
+            more = {"initial_state": state}
+            c = wide(state.c)
+            unit = np.where(np.isfinite(c), np.exp(c), 0)
+            expected = {"state": (unit[:, None] * wide(state.s), unit * wide(state.z))}
+        plain = {**options, **SEEN[seen]}
+        want = oracle.linear(wide(q), wide(k), wide(v), **plain, **expected)
+        for chunk in (1, 2, 7, 64)[:: 1 if extra == "" else 2]:
+            got = backend(kn.linear_attention, q, k, v, chunk=chunk, **plain, **more)
+            assert got.dtype == dtype
+            factor = log_size(kernel, q, k, options)
+            factor *= 8 if kernel in SIGNED else 1  # shares of either sign
+            close(got, want, np.abs(v).max(), dtype, factor)
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_linear_attention_vjp_is_the_derivative(kernel, seen, backend, rng):
+    usable(backend, kernel)
+    extras = ("", "mask", "weight", "decay", "state", "sums")
+    for dtype, extra in itertools.product((np.dtype(np.float64), np.dtype(np.float32)), extras):
+        if extra == "decay" and not SEEN[seen].get("causal"):
+            continue
+        if extra == "sums" and kernel == "efficient":
+            continue
+        n, m, d, width = 4, 5, 3, 2
+        q, k, v = make(rng, (n,), d, width, dtype, m)
+        if kernel in SIGNED and extra != "sums":
+            q, k = np.abs(q), np.abs(k) * dtype.type(0.3)
+        g = rng.normal(size=(n, width)).astype(dtype)
+        options = {**options_of(kernel, rng, d, dtype), **SEEN[seen]}
+        more, fixed, arrays = {}, {}, {"q": wide(q), "k": wide(k), "v": wide(v)}
+        if extra == "mask":
+            fixed = more = {"key_mask": np.arange(m) != 2}
+        elif extra == "weight":
+            more = {"key_weight": (0.2 + rng.random(m)).astype(dtype)}
+            arrays["key_weight"] = wide(more["key_weight"])
+        elif extra == "decay":
+            more = {"log_decay": -rng.random(m).astype(dtype)}
+            arrays["log_decay"] = wide(more["log_decay"])
+        elif extra == "sums":
+            fixed = more = {"normalize": False}
+        elif extra == "state":
+            before = make(rng, (4,), d, width, dtype)
+            before = tuple(np.abs(x) * dtype.type(0.3) for x in before)
+            first = {
+                key: x for key, x in options.items() if key in ("kernel", "projection", "params")
+            }
+            _, state = backend(kn.linear_attention, *before, return_state=True, **first)
+            more = {"initial_state": state}
+            unit = np.where(np.isfinite(state.c), np.exp(wide(state.c)), 0)
+            s, z = unit[:, None] * wide(state.s), unit * wide(state.z)
+
+        if extra == "state":
+            arrays |= {"s": s, "z": z}
+        want = oracle.gradients(of_state, wide(g), arrays, **options, **fixed)
+        for chunk in (1, 64) if dtype == np.float64 else (2,):
+            got = backend(kn.linear_attention_vjp, g, q, k, v, chunk=chunk, **options, **more)
+            factor = log_size(kernel, q, k, options) * (8 if kernel in SIGNED else 1)
+            norm = max(1.0, np.abs(options.get("projection", np.ones(1))).max() * d)
+            scale = np.abs(g).max() * max(1, np.abs(v).max()) * norm * n * max(1, np.abs(q).max())
+            names = ["q", "k", "v"] + [x for x in ("key_weight", "log_decay") if x in arrays]
+            for name, slope in zip(names, got, strict=False):
+                close(slope, want[name], scale, dtype, factor)
+            if extra == "state":
+                # Gradients of S and z in units of e^c.
+                close(got[-2], want["s"] * unit[:, None], scale, dtype, factor)
+                close(got[-1], want["z"] * unit, scale, dtype, factor)
+
+
+def of_state(q, k, v, s=None, z=None, **rest):
+    return oracle.linear(q, k, v, state=None if s is None else (s, z), **rest)
+
+
+SOFTMAX = ("", "mask", "bias", "float", "array", "entropy")
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("extra", SOFTMAX)
+def test_softmax_attention_is_its_definition(extra, seen, backend, rng):
+    usable(backend)
+    for dtype, (n, m) in itertools.product(
+        (np.float64, np.float32), ((5, 5), (3, 7), (6, 4), (70, 150))
+    ):
+        dtype = np.dtype(dtype)
+        d, width = 3, 2
+        q, k, v = make(rng, (n,), d, width, dtype, m)
+        options = dict(SEEN[seen])
+        if extra == "mask":
+            options["key_mask"] = rng.random(m) < 0.6
+        elif extra == "bias":
+            bias = rng.normal(size=(n, m)).astype(dtype)
+            bias[0, 0] = -inf
+            options["bias"] = bias
+        elif extra:
+            options["scale"] = {
+                "float": 0.7,
+                "array": rng.random(n).astype(dtype),
+                "entropy": "entropy",
+            }[extra]
+        plain = {key: wide(x) if key == "bias" else x for key, x in options.items()}
+        want, lse = oracle.softmax(wide(q), wide(k), wide(v), **plain)
+        got, got_lse = backend(kn.softmax_attention, q, k, v, return_lse=True, **options)
+        factor = max(1.0, np.abs(lse[np.isfinite(lse)]).max(initial=0), 3.0 * d)
+        close(got, want, np.abs(v).max(), dtype, factor)
+        assert np.array_equal(np.isneginf(got_lse), np.isneginf(lse.astype(float)))
+        alive = np.isfinite(lse)
+        close(got_lse[alive], lse[alive], 1.0, dtype, factor)
+        if n > 10:
+            continue
+        g = rng.normal(size=(n, width)).astype(dtype)
+        arrays = {"q": wide(q), "k": wide(k), "v": wide(v)}
+        if extra == "bias":
+            options["bias"][0, 0] = 0
+            arrays["bias"] = wide(options["bias"])
+        fixed = {key: x for key, x in options.items() if key != "bias"}
+        want = oracle.gradients(oracle.softmax, wide(g), arrays, **fixed)
+        saved = backend(kn.softmax_attention, q, k, v, return_lse=True, **options)
+        scale = np.abs(g).max() * np.abs(v).max() * max(1, np.abs(k).max(), np.abs(q).max()) * n
+        if extra == "bias":
+            options["return_bias_grad"] = True
+        for kept in ({}, {"out": saved[0], "lse": saved[1]}):
+            got = backend(kn.softmax_attention_vjp, g, q, k, v, **kept, **options)
+            for name, slope in zip(arrays, got, strict=True):
+                close(slope, want[name], scale, dtype, factor)
+
+
+# --- Types, layouts, errors ---
+
+TYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+def both_functions(rng, d):
+    projection = kn.random_projection(8, d, rng=rng)
+
+    def soft(backend, q, k, v, **options):
+        return backend(kn.softmax_attention, q, k, v, **options)
+
+    def favor(backend, q, k, v, **options):
+        return backend(kn.favor_attention, q, k, v, projection, **options)
+
+    def elu(backend, q, k, v, **options):
+        return backend(kn.linear_attention, q, k, v, **options)
+
+    return soft, favor, elu
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_narrow_types_are_computed_wide(causal, backend, dtype, rng):
+    usable(backend)
+    q, k, v = make(rng, (2, 9), 4, 3, dtype)
+    for run in both_functions(rng, 4):
+        got = run(backend, q, k, v, causal=causal)
+        assert got.dtype == dtype
+        if dtype.itemsize == 2:
+            want = run(backend, *(x.astype(np.float32) for x in (q, k, v)), causal=causal)
+            one = output_unit(dtype) * np.abs(want) + 2.0**-24
+            assert np.all(np.abs(got.astype(np.float32) - want) <= one)
+
+
+def test_heads_broadcast(backend, rng):
+    """Multi-query: keys and values of one head; and gradients are summed back."""
+    usable(backend)
+    q = rng.normal(size=(2, 3, 6, 4))
+    k, v = rng.normal(size=(2, 1, 7, 4)), rng.normal(size=(1, 7, 5))
+    g = rng.normal(size=(2, 3, 6, 5))
+    full = np.broadcast_to(k, (2, 3, 7, 4)), np.broadcast_to(v, (2, 3, 7, 5))
+    for run in both_functions(rng, 4):
+        np.testing.assert_allclose(
+            run(backend, q, k, v, causal=True), run(backend, q, *full, causal=True), rtol=1e-12
+        )
+    for function in (kn.softmax_attention_vjp, kn.linear_attention_vjp):
+        got, want = backend(function, g, q, k, v), backend(function, g, q, *full)
+        np.testing.assert_allclose(got[0], want[0], atol=1e-12)
+        np.testing.assert_allclose(got[1], want[1].sum(1, keepdims=True), atol=1e-12)
+        np.testing.assert_allclose(got[2], want[2].sum((0, 1))[None], atol=1e-12)
+
+
+def test_layouts_and_out(backend, dtype, rng):
+    usable(backend)
+    q, k, v = make(rng, (2, 5), 4, 3, dtype)
+    for run in both_functions(rng, 4):
+        want = run(backend, q, k, v)
+        for change in (
+            lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+            lambda x: x[..., ::-1, ::-1].copy()[..., ::-1, ::-1],
+            lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+            lambda x: x.astype(x.dtype.newbyteorder("S")) if x.dtype.name != "bfloat16" else x,
+        ):
+            arrays = [change(x) for x in (q, k, v)]
+            before = [x.tobytes() for x in arrays]
+            for x in arrays:
+                x.flags.writeable = False
+            np.testing.assert_array_equal(run(backend, *arrays), want)
+            assert before == [x.tobytes() for x in arrays]
+        out = np.full((2, 3, 5), nan, dtype).swapaxes(-1, -2)
+        assert run(backend, q, k, v, out=out) is out
+        np.testing.assert_array_equal(out, want)
+        into = v.copy()
+        run(backend, q, k, into, out=into)
+        np.testing.assert_array_equal(into, want)
+
+
+def test_empty(backend, rng):
+    usable(backend)
+    for n, m, d, width in itertools.product((0, 2), (0, 3), (0, 2), (0, 2)):
+        q, k, v = np.ones((n, d)), np.ones((m, d)), np.ones((m, width))
+        options = [(kn.softmax_attention, {}), (kn.linear_attention, {})]
+        options += [
+            (kn.linear_attention, {"causal": True}),
+            (kn.softmax_attention, {"causal": True}),
+        ]
+        for function, more in options:
+            got = backend(function, q, k, v, **more)
+            assert got.shape == (n, width)
+            assert np.all(np.isfinite(got))
+            vjp = getattr(kn, f"{function.__name__}_vjp")
+            slopes = backend(vjp, got, q, k, v, **more)
+            assert [s.shape for s in slopes] == [q.shape, k.shape, v.shape]
+            assert all(np.all(np.isfinite(s)) for s in slopes)
+    assert (
+        backend(kn.linear_attention, np.ones((0, 3, 2)), np.ones((3, 2)), np.ones((3, 2))).size == 0
+    )
+
+
+WRONG = [
+    ({"q": np.ones(3)}, ValueError, "q must have at least 2 axes"),
+    ({"k": np.ones((4, 2))}, ValueError, r"k must have shape \(..., 4, 3\)|k must have shape"),
+    ({"v": np.ones((5, 2))}, ValueError, "v must have shape"),
+    ({"k": np.ones((4, 3), np.float32)}, TypeError, "k must have the dtype of q"),
+    ({"q": np.ones((4, 3), complex)}, TypeError, "q must be of a real type"),
+    ({"q": None}, TypeError, "q must be array-like"),
+    ({"key_mask": np.ones(4)}, TypeError, "key_mask must be boolean"),
+    ({"key_mask": np.ones(3, bool)}, ValueError, "key_mask must have shape"),
+    ({"offset": 1.5}, TypeError, "offset must be an int"),
+    ({"out": np.ones((4, 3))}, ValueError, "out must have shape"),
+    ({"out": np.ones((4, 2), np.float32)}, TypeError, "out must have dtype"),
+    ({"backend": "gpu"}, ValueError, "backend must be"),
+]
+WRONG_SOFTMAX = [
+    ({"scale": "length"}, ValueError, "scale must be"),
+    ({"scale": inf}, ValueError, "scale must be finite"),
+    ({"bias": np.ones((3, 4))}, ValueError, "bias must have shape"),
+    ({"q": np.ones((2, 4, 3)), "k": np.ones((3, 4, 3))}, ValueError, "k must have leading axes"),
+]
+WRONG_LINEAR = [
+    ({"kernel": "elu"}, ValueError, "kernel must be one of"),
+    ({"kernel": "favor_positive"}, ValueError, "projection must be given"),
+    ({"projection": np.ones((2, 3))}, ValueError, "projection must be None"),
+    (
+        {"kernel": "favor_positive", "projection": np.ones((2, 2))},
+        ValueError,
+        "projection must have",
+    ),
+    ({"kernel": "favor_plus", "projection": np.ones((2, 3))}, ValueError, "params must be"),
+    ({"key_weight": -np.ones(4)}, ValueError, "key_weight must not be negative"),
+    ({"log_decay": -np.ones(4)}, ValueError, "log_decay must come with causal"),
+    ({"log_decay": np.ones(4), "causal": True}, ValueError, "log_decay must be finite"),
+    ({"eps": 1e-6, "kernel": "exp"}, ValueError, "eps must be 0"),
+    ({"kernel": "efficient", "normalize": False}, ValueError, "normalize must be True"),
+    ({"chunk": 0}, ValueError, "chunk must be at least 1"),
+    ({"initial_state": 3}, TypeError, "initial_state must be"),
+    ({"cu_seqlens": [0, 4]}, ValueError, "q must have shape"),
+]
+
+
+@pytest.mark.parametrize("function", [kn.softmax_attention, kn.linear_attention])
+def test_errors(function):
+    arrays = {"q": np.ones((4, 3)), "k": np.ones((4, 3)), "v": np.ones((4, 2))}
+    more = WRONG_SOFTMAX if function is kn.softmax_attention else WRONG_LINEAR
+    for change, kind, text in WRONG + more:
+        placed = np.full((4, 2), 7.0)
+        given = {**arrays, "out": placed, **change}
+        with pytest.raises(kind, match=text) as caught:
+            function(**given)
+        assert np.all(placed == 7), change
+        if "backend" not in change:
+            assert str(caught.value).startswith(f"{function.__name__}: "), change
+        assert "\n" not in str(caught.value)
+
+
+# --- Stability ---
+
+
+def test_masked_nan_changes_nothing(backend, rng):
+    usable(backend)
+    q, k, v = make(rng, (2, 9), 4, 3, np.float64)
+    g = rng.normal(size=v.shape)
+    mask = np.arange(9) % 3 != 1
+    for bad in (nan, inf, -inf):
+        broken = [np.where(mask[:, None], x, bad) for x in (k, v)]
+        for function, options in (
+            (kn.softmax_attention, {}),
+            *((kn.linear_attention, options_of(kernel, rng, 4, np.float64)) for kernel in KERNELS),
+        ):
+            if function is kn.linear_attention:
+                usable(backend, options["kernel"])
+            for seen in SEEN.values():
+                more = {**options, **seen, "key_mask": mask}
+                want = backend(function, q, k, v, **more)
+                np.testing.assert_array_equal(backend(function, q, *broken, **more), want)
+                vjp = getattr(kn, f"{function.__name__}_vjp")
+                for got, one in zip(
+                    backend(vjp, g, q, *broken, **more),
+                    backend(vjp, g, q, k, v, **more),
+                    strict=True,
+                ):
+                    np.testing.assert_array_equal(got, one)
+                    assert np.all(np.isfinite(got))
+
+
+def test_nan_stays_in_the_rows_that_see_it(backend, rng):
+    usable(backend)
+    n = 70
+    q, k, v = make(rng, (n,), 4, 3, np.float64)
+    for run in both_functions(rng, 4):
+        for place, options in itertools.product((0, 33, 69), SEEN.values()):
+            seen = oracle.visible(n, n, options.get("causal"), options.get("exclude_self"),
+                                  options.get("offset", 0), None)  # fmt: skip
+            broken = q.copy()
+            broken[place, 1] = nan
+            got = np.isnan(run(backend, broken, k, v, **options)).all(-1)
+            assert np.array_equal(got, (np.arange(n) == place) & seen[place].any())
+            broken = k.copy()
+            broken[place] = nan
+            got = np.isnan(run(backend, q, broken, v, **options))
+            assert np.array_equal(got.all(-1), seen[:, place]) and np.array_equal(
+                got.any(-1), got.all(-1)
+            )
+            broken = v.copy()
+            broken[place, 2] = nan
+            got = np.isnan(run(backend, q, k, broken, **options))
+            assert np.array_equal(got[:, 2], seen[:, place]) and not got[:, :2].any()
+
+
+def test_dead_rows_are_zero(backend, rng):
+    usable(backend)
+    q, k, v = make(rng, (6,), 4, 3, np.float64)
+    g = rng.normal(size=v.shape)
+    for kernel in (None, *KERNELS):
+        function = kn.softmax_attention if kernel is None else kn.linear_attention
+        options = {} if kernel is None else options_of(kernel, rng, 4, np.float64)
+        usable(backend, kernel)
+        for seen in ({"causal": True, "offset": -2}, {"key_mask": np.zeros(6, bool)}):
+            dead = slice(0, 2) if "offset" in seen else slice(None)
+            got = backend(function, q, k, v, **options, **seen)
+            assert np.all(got[dead] == 0) and np.all(np.isfinite(got))
+            slopes = backend(getattr(kn, f"{function.__name__}_vjp"), g, q, k, v, **options, **seen)
+            assert np.all(slopes[0][dead] == 0) and all(np.all(np.isfinite(s)) for s in slopes)
+    _, lse = backend(kn.softmax_attention, q, k, v, causal=True, offset=-2, return_lse=True)
+    assert np.all(lse[:2] == -inf)
+
+
+@pytest.mark.parametrize("kernel", EXPONENTIAL)
+@pytest.mark.parametrize("size", [1.0, 40.0, 160.0])
+def test_large_norms(kernel, size, backend, rng):
+    """Exponents far beyond float64's range: the result is that of exact arithmetic."""
+    usable(backend, kernel)
+    d, n = 4, 6
+    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
+        q, k, v = make(rng, (n,), d, 2, dtype)
+        q, k = q * dtype.type(size), k * dtype.type(size)
+        options = options_of(kernel, rng, d, dtype)
+        for seen in SEEN.values():
+            got = backend(kn.linear_attention, q, k, v, **options, **seen)
+            want = oracle.far(wide(q), wide(k), wide(v), **options, **seen)
+            close(got, want, np.abs(v).max(), dtype, log_size(kernel, q, k, options))
+            slopes = backend(kn.linear_attention_vjp, v[:n], q, k, v, **options, **seen)
+            assert all(np.all(np.isfinite(s)) for s in slopes)
+
+
+def test_feature_that_one_query_needs(backend):
+    """With one maximum for all features the second query would have nothing but zeros."""
+    usable(backend, "exp")
+    for dtype in (np.float32, np.float64):
+        k = np.array([[700.0, -700], [-700, -600]], dtype)
+        v = np.array([[1.0], [2.0]], dtype)
+        q = np.array([[-2000.0, 0.0]], dtype)
+        assert backend(kn.linear_attention, q, k, v, kernel="exp")[0, 0] == 2
+
+
+def test_a_large_later_key(backend):
+    """Within a chunk the running maximum may rise by more than exponents span."""
+    usable(backend, "exp")
+    for dtype in (np.float32, np.float64):
+        k = np.array([[0.0], [1], [900], [3000], [2]], dtype)
+        v = np.arange(5, dtype=dtype)[:, None]
+        got = backend(kn.linear_attention, np.zeros((5, 1), dtype), k, v, kernel="exp", causal=True)
+        e = np.e
+        np.testing.assert_allclose(got[:, 0], [0, e / (1 + e), 2, 3, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [None, *KERNELS])
+def test_invariances(kernel, backend, rng):
+    usable(backend, kernel)
+    n, d = 40, 4
+    q, k, v = make(rng, (n,), d, 3, np.float64)
+    function = kn.softmax_attention if kernel is None else kn.linear_attention
+    options = {} if kernel is None else options_of(kernel, rng, d, np.float64)
+    if kernel in SIGNED:
+        q, k = np.abs(q), np.abs(k) * 0.3
+    u = 2.0**-53
+    for seen in SEEN.values():
+        got = backend(function, q, k, v, **options, **seen)
+        alive = (got != 0).any(-1)
+        # A constant comes back to 4 u, and moves with v.
+        one = backend(function, q, k, np.full((n, 1), 3.0), **options, **seen)
+        if kernel not in SIGNED:
+            assert np.all(np.abs(one[alive] - 3) <= 4 * 3 * u * max(1, n / 8))
+        moved = backend(function, q, k, v + 200, **options, **seen)
+        np.testing.assert_allclose(moved[alive], got[alive] + 200, rtol=1e-12)
+        if "causal" in seen:
+            for chunk in (1, 64):
+                one_chunk = {} if kernel is None else {"chunk": chunk}
+                more = {**options, **seen, **one_chunk}
+                first = backend(function, q, k, v, **more)
+                later = k.copy(), v.copy()
+                for x in later:
+                    x[25:] = rng.normal(size=x[25:].shape)
+                again = backend(function, q, *later, **more)
+                last = 25 - seen.get("offset", 0) + seen.get("exclude_self", 0)
+                if chunk == 1 and kernel is not None:
+                    np.testing.assert_array_equal(first[:last], again[:last])
+                else:
+                    np.testing.assert_allclose(first[:last], again[:last], rtol=1e-10, atol=1e-12)
+    order = rng.permutation(n)
+    np.testing.assert_allclose(
+        backend(function, q, k[order], v[order], **options),
+        backend(function, q, k, v, **options),
+        rtol=1e-10,
+        atol=1e-11,
+    )
+
+
+# --- Streaming ---
+
+
+@pytest.mark.parametrize("kernel", [k for k in KERNELS])
+def test_steps_are_the_causal_call(kernel, backend, rng):
+    usable(backend, kernel)
+    n, d, width = 12, 4, 3
+    q, k, v = make(rng, (2, n), d, width, np.float64)
+    if kernel in SIGNED:
+        q, k = np.abs(q), np.abs(k) * 0.3
+    options = options_of(kernel, rng, d, np.float64)
+    decay = -rng.random((2, n))
+    want, last = backend(
+        kn.linear_attention, q, k, v, causal=True, return_state=True, log_decay=decay, **options
+    )
+    half, state = backend(
+        kn.linear_attention_prefill, q[:, :5], k[:, :5], v[:, :5], log_decay=decay[:, :5], **options
+    )
+    np.testing.assert_allclose(half, want[:, :5], atol=1e-12)
+    middle = state.copy()
+    for t in range(5, n):
+        got = backend(
+            kn.linear_attention_step,
+            state,
+            q[:, t],
+            k[:, t],
+            v[:, t],
+            log_decay=decay[:, t],
+            **options,
+        )
+        np.testing.assert_allclose(got, want[:, t], atol=1e-11)
+    assert state.count == last.count == n
+    same_state(state, last)
+    start = kn.linear_attention_init((2,), last.z.shape[-1], width, np.float64, kernel=kernel)
+    _, rest = backend(
+        kn.linear_attention, q[:, 5:], k[:, 5:], v[:, 5:], causal=True, return_state=True,
+        initial_state=start, log_decay=decay[:, 5:], **options,
+    )  # fmt: skip
+    merged = kn.linear_attention_merge(middle, rest, log_decay=decay[:, 5:].sum(-1))
+    same_state(merged, last)
+
+
+def same_state(one, other):
+    assert one.count == other.count
+    for a, b in ((one.s, other.s), (one.z, other.z)):
+        unit = np.exp(one.c - other.c)
+        unit = unit[..., None] if a.ndim > unit.ndim else unit
+        np.testing.assert_allclose(np.where(unit == unit, unit, 0) * a, b, atol=1e-10)
+
+
+def test_merge_is_associative(rng):
+    states = []
+    for k in rng.normal(size=(3, 4, 5)) * 300:
+        v = rng.normal(size=(4, 2))
+        states.append(kn.linear_attention(k, k, v, kernel="exp", return_state=True)[1])
+    a, b, c = states
+    merge = kn.linear_attention_merge
+    same_state(merge(merge(a, b), c), merge(a, merge(b, c)))
+    empty = kn.linear_attention_init((), 5, 2, np.float64, kernel="exp")
+    same_state(merge(empty, a), a)
+    assert np.all(merge(empty, empty).c == -inf) and np.all(merge(empty, empty).s == 0)
+    with pytest.raises(TypeError, match="left must be"):
+        merge(1, a)
+
+
+def test_packed_sequences(backend, rng):
+    usable(backend)
+    q, k, v = rng.normal(size=(3, 11, 2, 4))
+    g = rng.normal(size=(11, 2, 4))
+    ends = np.array([0, 3, 3, 8, 11])
+    for function, options in (
+        (kn.softmax_attention, {}),
+        (kn.linear_attention, {}),
+        (kn.linear_attention, {"log_decay": -rng.random(11), "key_mask": rng.random(11) < 0.7}),
+    ):
+        got = backend(function, q, k, v, causal=True, cu_seqlens=ends, **options)
+        vjp = getattr(kn, f"{function.__name__}_vjp")
+        slopes = backend(vjp, g, q, k, v, causal=True, cu_seqlens=ends, **options)
+        for a, b in zip(ends[:-1], ends[1:], strict=True):
+            heads = [x[a:b].swapaxes(0, 1) for x in (q, k, v)]
+            more = {name: x[a:b] for name, x in options.items()}
+            one = backend(function, *heads, causal=True, **more)
+            np.testing.assert_array_equal(got[a:b], one.swapaxes(0, 1))
+            each = backend(vjp, g[a:b].swapaxes(0, 1), *heads, causal=True, **more)
+            for whole, part in zip(slopes[:3], each, strict=False):
+                np.testing.assert_array_equal(whole[a:b], part.swapaxes(0, 1))
+    for ends in ([0, 5], [1, 11], [0, 7, 5, 11], [[0, 11]]):
+        with pytest.raises(ValueError, match="cu_seqlens must"):
+            backend(kn.linear_attention, q, k, v, cu_seqlens=np.array(ends))
+
+
+def test_onnx_linear_attention(backend, rng):
+    """ONNX opset 27 LinearAttention, update_rule="linear": S_t = S_(t-1) + k_t v_t^T,
+    o_t = scale q_t S_t, states (B, H, d_k, d_v), query heads in groups that share keys."""
+    usable(backend, "identity")
+    batch, heads, groups, n, d, width = 2, 2, 3, 7, 4, 5
+    q = rng.normal(size=(batch, heads * groups, n, d))
+    k, v = rng.normal(size=(batch, heads, n, d)), rng.normal(size=(batch, heads, n, width))
+    past, scale = rng.normal(size=(batch, heads, d, width)), 0.5
+    state, want = past.copy(), np.empty((batch, heads * groups, n, width))
+    for t in range(n):
+        state += k[:, :, t, :, None] * v[:, :, t, None, :]
+        repeated = np.repeat(state, groups, axis=1)
+        want[:, :, t] = scale * (q[:, :, t, None, :] @ repeated)[..., 0, :]
+    zero = np.zeros(past.shape[:-1])[:, :, None]
+    out, last = backend(
+        kn.linear_attention,
+        scale * q.reshape(batch, heads, groups, n, d),
+        k[:, :, None],
+        v[:, :, None],
+        kernel="identity",
+        causal=True,
+        normalize=False,
+        initial_state=kn.LinearAttentionState(zero, past[:, :, None], zero),
+        return_state=True,
+    )
+    np.testing.assert_allclose(out.reshape(want.shape), want, atol=1e-12)
+    np.testing.assert_allclose(last.s[:, :, 0], state, atol=1e-12)
+
+
+def test_entropy_scale(backend, rng):
+    """The scale of special.entropy_invariant_scale, with the keys that each query sees."""
+    usable(backend)
+    q, k, v = make(rng, (9,), 4, 3, np.float64)
+    mask = np.arange(9) % 4 != 0
+    count = np.cumsum(mask)
+    scale = kn.entropy_invariant_scale(np.maximum(count, 1.0), dim=4)
+    options = {"causal": True, "key_mask": mask}
+    np.testing.assert_allclose(
+        backend(kn.softmax_attention, q, k, v, scale="entropy", **options),
+        backend(kn.softmax_attention, q, k, v, scale=scale, **options),
+        rtol=1e-13,
+    )
+
+
+# --- Random features ---
+
+
+def test_projection_rows(rng):
+    for m, d in ((7, 3), (2, 5), (6, 6), (0, 2), (1, 1)):
+        for kind, norms in itertools.product(
+            ("orthogonal", "iid"), ("chi", "sqrt_d", "stratified", "quantile")
+        ):
+            w = kn.random_projection(m, d, kind=kind, norms=norms, rng=1, dtype=np.float64)
+            assert w.shape == (m, d) and np.all(np.isfinite(w))
+            np.testing.assert_array_equal(
+                w, kn.random_projection(m, d, kind=kind, norms=norms, rng=1)
+            )
+            if kind == "orthogonal":
+                for start in range(0, m, d):
+                    block = w[start : start + d]
+                    product = block @ block.T
+                    np.testing.assert_allclose(
+                        product, np.diag(np.diagonal(product)), atol=1e-12 * d
+                    )
+            if norms == "sqrt_d":
+                np.testing.assert_allclose(np.linalg.norm(w, axis=-1), np.sqrt(d))
+    for wrong in ({"kind": "haar"}, {"norms": "one"}, {"dtype": np.int32}, {"rng": "a"}):
+        with pytest.raises((TypeError, ValueError), match="random_projection: "):
+            kn.random_projection(2, 2, **wrong)
+
+
+def test_chi_quantiles():
+    stats = pytest.importorskip("scipy.stats")
+    from kexue_native.attention.favor.chi import chi_quantile
+
+    p = np.array([1e-6, 0.01, 0.3, 0.5, 0.9, 0.999, 1 - 1e-9])
+    for d in (1, 2, 3, 8, 64, 500):
+        np.testing.assert_allclose(chi_quantile(p, d), stats.chi.ppf(p, d), rtol=1e-8)
+
+
+def directions(d):
+    """Along +-(1, .., 1) and the axes, of length 1/2 each: s = x + y has length 1"""
+    ones = np.full(d, 0.5 / np.sqrt(d))
+    axis = np.eye(d)[0] / 2
+    return np.array([ones, -ones, axis, -axis])
+
+
+def estimates(projections, features, x, y):
+    """phi(x).phi(y) of each projection and row"""
+    return np.array(
+        [np.diagonal(kn.softmax_kernel_estimate(x, y, w, features)).copy() for w in projections]
+    )
+
+
+def z_scores(d, features, m, draws, rng, make_projection):
+    x = directions(d)
+    y = -x if features == "trig" else x  # which has no variance for x = y
+    values = estimates([make_projection(m, d, rng) for _ in range(draws)], features, x, y)
+    mean, var = kn.softmax_kernel_moments(x, y, m, features=features)
+    return (values.mean(0) - mean) / np.sqrt(var / draws), values, var
+
+
+def haar(m, d, rng):
+    return kn.random_projection(m, d, rng=rng)
+
+
+def raw_qr(m, d, rng):
+    """As the public implementations have it: without the correction of signs."""
+    q = np.concatenate([np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(-(-m // d))])
+    return q[:m] * np.sqrt(rng.chisquare(d, m))[:, None]
+
+
+@pytest.mark.parametrize("d", [2, 8, 64])
+@pytest.mark.parametrize("features", ["positive", "hyperbolic", "trig"])
+def test_estimates_are_unbiased(d, features):
+    rng = np.random.default_rng(20210305)
+    draws = 4000 if d < 64 else 1000
+    z, values, var = z_scores(d, features, d, draws, rng, haar)
+    assert np.all(np.abs(z) < 5), z
+    if np.all(var > 1e-12):
+        spread = values.var(0, ddof=1)
+        fourth = ((values - values.mean(0)) ** 4).mean(0)
+        error = np.sqrt((fourth - spread**2) / draws)
+        assert np.all(np.abs(spread - var) < 5 * error), (spread, var)
+
+
+@pytest.mark.parametrize("d", [2, 8, 64])
+def test_the_z_test_catches_raw_qr(d):
+    rng = np.random.default_rng(20210305)
+    draws = 4000 if d < 64 else 1000
+    z, _, _ = z_scores(d, "positive", d, draws, rng, raw_qr)
+    assert np.abs(z).max() > 5, z
+
+
+def test_other_norms_and_maps():
+    """Stratified norms, plus and sderf are unbiased, sqrt_d and quantile biased as stated."""
+    rng = np.random.default_rng(7)
+    d, m, draws = 4, 6, 1000
+    x = directions(d) * 1.3
+    for kind, norms in itertools.product(
+        ("orthogonal", "iid"), ("stratified", "sqrt_d", "quantile")
+    ):
+        count = 500 if norms in ("stratified", "quantile") else draws
+        make_projection = [
+            kn.random_projection(m, d, kind=kind, norms=norms, rng=rng) for _ in range(count)
+        ]
+        values = estimates(make_projection, "positive", x, x)
+        mean = np.exp((x * x).sum(-1))
+        if norms != "stratified":
+            mean, var = kn.softmax_kernel_moments(x, x, m, orthogonal=False, norms=norms)
+            assert np.all(mean < np.exp((x * x).sum(-1)))
+            if kind == "iid":
+                assert np.all(np.abs(values.var(0) / var - 1) < 0.25)
+        z = (values.mean(0) - mean) / (values.std(0) / np.sqrt(count))
+        assert np.all(np.abs(z) < 5), (kind, norms, z)
+    for features in ("plus", "sderf"):
+        params = kn.favor_params(x, x, features)
+        w = [kn.random_projection(m, d, kind="iid", rng=rng) for _ in range(draws)]
+        values = np.array(
+            [
+                np.diagonal(kn.softmax_kernel_estimate(x, x, one, features, params=params))
+                for one in w
+            ]
+        )
+        mean, var = kn.softmax_kernel_moments(
+            x, x, m, features=features, orthogonal=False, params=params
+        )
+        z = (values.mean(0) - mean) / np.sqrt(var / draws)
+        assert np.all(np.abs(z) < 5), (features, z)
+        assert np.all(np.abs(values.var(0) / var - 1) < 0.3)
+
+
+def test_moments_of_the_article():
+    """d = 64, |s|^2 = 64: the relative variance falls from 6e27 to 1e13 with plus."""
+    s = np.full(64, 1.0)
+    x = s / 2
+    mean, var = kn.softmax_kernel_moments(x, x, 1, orthogonal=False)
+    assert 5e27 < var / mean**2 < 7e27
+    params = kn.favor_params(x[None] / 64**-0.25, x[None] / 64**-0.25, "plus")
+    _, less = kn.softmax_kernel_moments(x, x, 1, features="plus", orthogonal=False, params=params)
+    assert 5e12 < less / mean**2 < 5e13
+    for wrong in ({"features": "plus"}, {"norms": "quantile"}, {"features": "relu"}):
+        with pytest.raises(ValueError, match="softmax_kernel_moments: "):
+            kn.softmax_kernel_moments(x, x, 4, **wrong)
+
+
+def test_favor_params(rng):
+    q, k = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 7, 3))
+    x, y = (z.reshape(-1, 3) / 3**0.25 for z in (q, k))
+    s = (x[:, None] + y).reshape(-1, 3)
+    t, d = (s * s).sum(-1).mean(), 3
+    rho = (np.sqrt((2 * t + d) ** 2 + 8 * d * t) - 2 * t - d) / (4 * t)
+    got = kn.favor_params(q, k, "plus")
+    np.testing.assert_allclose(got.a, (1 - 1 / rho) / 8, rtol=1e-12)
+    got = kn.favor_params(q, k, "sderf")
+    values, rotation = np.linalg.eigh(s.T @ s / len(s))
+    np.testing.assert_allclose(
+        got.a, (1 - 2 * values - np.sqrt((2 * values + 1) ** 2 + 8 * values)) / 16, rtol=1e-10
+    )
+    np.testing.assert_allclose(np.abs(np.diagonal(got.rotation.T @ rotation)), 1, rtol=1e-9)
+    assert kn.favor_params(np.zeros((1, 3)), np.zeros((1, 3)), "plus").a == 0
+    mask = np.arange(7) < 4
+    masked = kn.favor_params(q, np.where(mask[:, None], k, nan), "plus", key_mask=mask)
+    np.testing.assert_allclose(masked.a, kn.favor_params(q, k[:, :4], "plus").a, rtol=1e-12)
+
+
+def test_favor_attention_object(rng):
+    layer = kn.FavorAttention(4, 16, seed=3, dtype=np.float64)
+    x = rng.normal(size=(5, 4))
+    first = layer.projection
+    np.testing.assert_array_equal(layer(x, x, x), kn.favor_attention(x, x, x, first))
+    for a, b in zip(layer.vjp(x, x, x, x), kn.favor_attention_vjp(x, x, x, x, first), strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer.redraw()
+    assert not np.array_equal(layer.projection, first)
+    again = kn.FavorAttention(4, 16, seed=3, dtype=np.float64)
+    again.redraw()
+    np.testing.assert_array_equal(again.projection, layer.projection)
+
+
+def test_feature_map(backend, rng):
+    for kernel in KERNELS:
+        usable(backend, kernel)
+        x = rng.normal(size=(5, 3))
+        options = options_of(kernel, rng, 3, np.float64)
+        scale = 3**-0.25 if kernel.startswith("favor") else 1.0
+        for query in (True, False):
+            got = backend(kn.feature_map, x, is_query=query, **options)
+            want = oracle.features(
+                kernel,
+                wide(x),
+                options.get("projection"),
+                options.get("params"),
+                scale=scale,
+                query=query,
+            ).astype(float)
+            np.testing.assert_allclose(got, want, rtol=1e-12)
+            if kernel == "taylor2":
+                t = x @ x.T
+                np.testing.assert_allclose(got @ got.T, 1 + t + t * t / 2, rtol=1e-12)
+
+
+def test_pitfalls_of_public_implementations():
+    """An epsilon inside features drowns small ones; ours needs none."""
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(size=(2, 64, 64)) * 2
+    v = rng.normal(size=(64, 8))
+    w = kn.random_projection(64, 64, rng=1)
+    x, y = q / 64**0.25, k / 64**0.25
+    with_eps = [
+        np.exp(z @ w.T - (z * z).sum(-1, keepdims=True) / 2 - (z @ w.T).max()) + 1e-6
+        for z in (x, y)
+    ]
+    phi, psi = with_eps
+    biased = phi @ (psi.T @ v) / (phi @ psi.sum(0))[:, None]
+    assert np.abs(biased - v.mean(0)).max() < 0.05  # the plain mean: all is lost
+    exact = oracle.linear(wide(q), wide(k), wide(v), kernel="favor_positive", projection=w)
+    np.testing.assert_allclose(kn.favor_attention(q, k, v, w), exact.astype(float), atol=1e-10)
+
+
+# --- Recurrent cells, beams ---
+
+
+def cell_arguments(rng, gates, d=3, h=4, loop=()):
+    x, state = rng.normal(size=(*loop, d)), rng.normal(size=(*loop, h))
+    weights = rng.normal(size=(gates * h, d)), rng.normal(size=(gates * h, h))
+    return x, state, *weights, rng.normal(size=gates * h)
+
+
+def numeric_jacobian(function, state):
+    """Central differences of function(state) -> vector"""
+    step, columns = 1e-6, []
+    for i in range(len(state)):
+        move = np.zeros(len(state))
+        move[i] = step
+        columns.append((function(state + move) - function(state - move)) / (2 * step))
+    return np.stack(columns, axis=-1)
+
+
+def test_lstm(rng):
+    x, h, w, u, b = cell_arguments(rng, 4)
+    c = rng.normal(size=4)
+    torch_like = kn.lstm_cell(x, h, c, w, u, b, gate_order="ifgo")
+    blocks = {
+        name: (w[i * 4 : i * 4 + 4], u[i * 4 : i * 4 + 4], b[i * 4 : i * 4 + 4])
+        for i, name in enumerate("ifgo")
+    }
+    for order in ("iofc", "fioc", "ogif"):
+        parts = [blocks[name.replace("c", "g")] for name in order]
+        moved = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        for got, want in zip(
+            kn.lstm_cell(x, h, c, *moved, gate_order=order), torch_like, strict=True
+        ):
+            np.testing.assert_allclose(got, want, rtol=1e-14)
+        np.testing.assert_allclose(
+            kn.lstm_jacobian(x, h, c, *moved, gate_order=order),
+            kn.lstm_jacobian(x, h, c, w, u, b),
+            rtol=1e-13,
+        )
+
+    def both(state):
+        return np.concatenate(kn.lstm_cell(x, state[:4], state[4:], w, u, b))
+
+    want = numeric_jacobian(both, np.concatenate([h, c]))
+    np.testing.assert_allclose(kn.lstm_jacobian(x, h, c, w, u, b), want, atol=1e-8)
+    with pytest.raises(ValueError, match="gate_order must"):
+        kn.lstm_cell(x, h, c, w, u, b, gate_order="ifg")
+
+
+def test_lstm_is_torch(rng):
+    torch = pytest.importorskip("torch")
+    x, h, w, u, b = cell_arguments(rng, 4, loop=(2,))
+    c = rng.normal(size=(2, 4))
+    cell = torch.nn.LSTMCell(3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        for name, value in (("weight_ih", w), ("weight_hh", u), ("bias_ih", b), ("bias_hh", 0 * b)):
+            getattr(cell, name).copy_(torch.from_numpy(value))
+        want = cell(torch.from_numpy(x), (torch.from_numpy(h), torch.from_numpy(c)))
+    for got, one in zip(kn.lstm_cell(x, h, c, w, u, b), want, strict=True):
+        np.testing.assert_allclose(got, one.numpy(), atol=1e-13)
+
+
+def test_gru(rng):
+    x, h, w, u, b = cell_arguments(rng, 3)
+    c = rng.normal(size=12)
+    for options in ({}, {"update": "old"}, {"reset_after": True, "c": c}, {"reset_after": True}):
+        want = numeric_jacobian(partial(lambda o, s: kn.gru_cell(x, s, w, u, b, **o), options), h)
+        np.testing.assert_allclose(kn.gru_jacobian(x, h, w, u, b, **options), want, atol=1e-8)
+    with pytest.raises(ValueError, match="update must"):
+        kn.gru_cell(x, h, w, u, b, update="both")
+    with pytest.raises(ValueError, match="c must be None"):
+        kn.gru_cell(x, h, w, u, b, c=c)
+
+
+def test_gru_is_torch(rng):
+    torch = pytest.importorskip("torch")
+    x, h, w, u, b = cell_arguments(rng, 3)
+    c = rng.normal(size=12)
+    cell = torch.nn.GRUCell(3, 4, dtype=torch.float64)
+
+    def swapped(a):  # PyTorch has r, z, n
+        return torch.from_numpy(np.concatenate([a[4:8], a[:4], a[8:]]))
+
+    with torch.no_grad():
+        for name, value in (("weight_ih", w), ("weight_hh", u), ("bias_ih", b), ("bias_hh", c)):
+            getattr(cell, name).copy_(swapped(value))
+        want = cell(torch.from_numpy(x)[None], torch.from_numpy(h)[None])[0]
+    got = kn.gru_cell(x, h, w, u, b, c=c, reset_after=True, update="old")
+    np.testing.assert_allclose(got, want.numpy(), atol=1e-13)
+
+
+def test_rnn(rng):
+    x, h, w, u, b = cell_arguments(rng, 1)
+    want = numeric_jacobian(lambda s: kn.rnn_cell(x, s, w, u, b), h)
+    np.testing.assert_allclose(kn.rnn_jacobian(x, h, w, u, b), want, atol=1e-8)
+    out = np.empty(4)
+    assert kn.rnn_cell(x, h, w, u, b, out=out) is out
+    # The article: |x (1 - tanh^2 x)| < 0.45
+    t = np.linspace(0, 4, 400001)
+    values = t * (1 - np.tanh(t) ** 2)
+    assert abs(values.max() - 0.4477432) < 1e-7 and abs(t[values.argmax()] - 0.7717023) < 1e-5
+
+
+def test_chain_of_jacobians(rng):
+    steps = rng.normal(size=(2000, 3, 3)) * 0.2
+    for norm in ("fro", "spectral"):
+        logs = kn.jacobian_chain_lognorm(steps, norm=norm)
+        product = np.linalg.multi_dot(steps[3::-1])
+        want = np.log(np.linalg.norm(product, 2 if norm == "spectral" else None))
+        np.testing.assert_allclose(logs[3], want, rtol=1e-12)
+        assert np.all(np.isfinite(logs)) and logs[-1] < -1000
+    gates = rng.random((5, 3))
+    small = steps[:5] + np.stack([np.diag(g) for g in gates])
+    whole, main, rest = kn.jacobian_chain_lognorm(small, main=gates)
+    product = np.linalg.multi_dot(small[::-1])
+    np.testing.assert_allclose(whole[-1], np.log(np.linalg.norm(product)), rtol=1e-12)
+    np.testing.assert_allclose(main[-1], np.log(np.linalg.norm(gates.prod(0))), rtol=1e-12)
+    other = product - np.diag(gates.prod(0))
+    np.testing.assert_allclose(rest[-1], np.log(np.linalg.norm(other)), rtol=1e-10)
+    assert np.all(np.isneginf(kn.jacobian_chain_lognorm(np.zeros((2, 1, 1)))))
+
+
+def test_beam_step(rng):
+    scores, logp = rng.normal(size=4), rng.normal(size=(4, 6))
+    best, parent, token = kn.beam_step(scores, logp, 5)
+    total = (scores[:, None] + logp).ravel()
+    order = np.argsort(-total, kind="stable")[:5]
+    np.testing.assert_array_equal(best, total[order])
+    np.testing.assert_array_equal(parent * 6 + token, order)
+    _, parent, token = kn.beam_step(np.zeros(2), np.zeros((2, 3)), 4)
+    assert parent.tolist() == [0, 0, 0, 1] and token.tolist() == [0, 1, 2, 0]
+    assert not np.isnan(kn.beam_step(np.array([0.0, nan]), np.zeros((2, 2)), 2)[0]).any()
+    with pytest.raises(ValueError, match="beam must be at most"):
+        kn.beam_step(scores, logp, 25)
+
+
+@pytest.mark.parametrize("name", kn.attention.__all__)
+def test_public_names(name):
+    thing = getattr(kn.attention, name)
+    assert getattr(kn, name) is thing
+    if not inspect.isfunction(thing):
+        return
+    for parameter in inspect.signature(thing).parameters.values():
+        assert parameter.annotation is not parameter.empty
+    for section in ("Parameters", "Returns", "Raises", "Notes", "Source: ", "Examples"):
+        assert section in thing.__doc__, section
+
+
+def test_bfloat16_probabilities_stay_wide(rng):
+    """Article 11371: rounded to bfloat16 before the sum, equal probabilities are biased."""
+    bfloat16 = dtype_of("bfloat16")
+    v = (1 + rng.random((64, 4))).astype(bfloat16)
+    q = np.zeros((1, 4), bfloat16)
+    k = np.zeros((64, 4), bfloat16)
+    got = kn.softmax_attention(q, k, v).astype(np.float64)
+    want = v.astype(np.float64).mean(0, keepdims=True)
+    assert np.all(np.abs(got - want) <= 2.0**-8 * want)
