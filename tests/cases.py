@@ -53,6 +53,7 @@ class Case:
         False  # takes no axis; its arrays and outputs have the "core axis" all the same
     )
     fill: dict = field(default_factory=dict)  # how to make arrays, beyond FILL
+    loose: tuple[str, ...] = ()  # arrays that broadcast, though they are called g
     cost: int = 1  # of the reference, in ordinary functions: tests take so many times fewer rows
 
     @property

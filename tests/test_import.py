@@ -136,11 +136,11 @@ def test_public_names_exist():
         assert hasattr(kn, name), name
     for name in ("show_config", "use_backend", "set_num_threads", "get_num_threads", "LIMITS"):
         assert name in kn.__all__
-    for family in (kn.special, kn.losses):
+    for family in (kn.special, kn.losses, kn.optim):
         assert set(family.__all__) <= set(kn.__all__)
 
 
-NAMES = [*kn.special.__all__, *kn.losses.__all__]
+NAMES = [*kn.special.__all__, *kn.losses.__all__, *kn.optim.__all__]
 FUNCTIONS = [n for n in NAMES if inspect.isfunction(getattr(kn, n))]
 CLASSES = [n for n in NAMES if inspect.isclass(getattr(kn, n))]
 

@@ -35,7 +35,7 @@ def test_selfcheck_quick(tmp_path):
             assert key in done.stdout and str(value) in done.stdout, key
     report = json.loads(file.read_text())
     rows = report["results"]
-    names = {n for n in (*kn.special.__all__, *kn.losses.__all__) if n.islower()}
+    names = {n for n in (*kn.special.__all__, *kn.losses.__all__, *kn.optim.__all__) if n.islower()}
     assert {r["function"].partition(" ")[0] for r in rows} == names >= set(kn.LIMITS)
     assert {r["dtype"] for r in rows} >= {"float64", "float32", "float16"}
     for row in rows:

@@ -5,7 +5,7 @@
 namespace kexue {
 
 constexpr int max_operands = 20;
-constexpr int max_parameters = 10;
+constexpr int max_parameters = 16;
 constexpr int max_cores = 2;  // core axes of an operand
 constexpr int max_dims = 64;  // of NumPy
 

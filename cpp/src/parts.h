@@ -5,10 +5,15 @@
 #define KX_PARTS(X) \
   X(activations)    \
   X(argmax)         \
+  X(clipping)       \
   X(crossentropy)   \
   X(divergences)    \
+  X(eg)             \
   X(metrics)        \
   X(multilabel)     \
+  X(online)         \
   X(ranking)        \
   X(reductions)     \
-  X(smooth)
+  X(simplex)        \
+  X(smooth)         \
+  X(stepsize)

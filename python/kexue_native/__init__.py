@@ -2,12 +2,13 @@
 
 import os as _os
 
-from . import attention, boosting, losses, special
+from . import attention, boosting, losses, optim, special
 from ._backends import get_num_threads, set_num_threads, show_config, use_backend
 from ._limits import LIMITS
 from ._version import __version__
 from .attention import *  # noqa: F403
 from .losses import *  # noqa: F403
+from .optim import *  # noqa: F403
 from .special import *  # noqa: F403
 
 
@@ -50,11 +51,13 @@ __all__ = [
     "get_include",
     "get_num_threads",
     "losses",
+    "optim",
     "set_num_threads",
     "show_config",
     "special",
     "use_backend",
     *attention.__all__,
     *losses.__all__,
+    *optim.__all__,
     *special.__all__,
 ]

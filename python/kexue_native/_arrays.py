@@ -44,12 +44,18 @@ class Form(NamedTuple):
     optional: tuple[bool, ...]
     outputs: tuple[bool, ...]
     flags: tuple[bool, ...]  # which outputs are bool
+    data: tuple[bool, ...]  # inputs that are part of the data whatever their name
+    full: tuple[bool, ...]  # outputs of the shape of the data, not of the first input
     single: bool  # all inputs but the first are optional, all outputs numbers
 
 
 @cache
 def parse(signature: str) -> Form:
-    """Parse a signature such as ``(n),(n)?->()``; a bool result is written ``mask(n)``."""
+    """Parse a signature such as ``(n),(n)?->()``; a bool result is written ``mask(n)``.
+
+    ``data(n)`` is an input that broadcasts although it is called g, say, and an output that has
+    the shape that the inputs broadcast to.
+    """
     inputs, outputs = (side.split(",") for side in signature.split("->"))
     optional = tuple(term.endswith("?") for term in inputs)
     flags = tuple(term.startswith("mask") for term in outputs)
@@ -58,6 +64,8 @@ def parse(signature: str) -> Form:
         optional=optional,
         outputs=tuple("(n)" in term for term in outputs),
         flags=flags,
+        data=tuple(term.startswith("data") for term in inputs),
+        full=tuple(term.startswith("data") for term in outputs),
         single=all(optional[1:]) and not any(flags),
     )
 
@@ -292,8 +300,8 @@ def _general(
     elementwise = not any(form.inputs)  # all arrays are the data
     data = [
         k
-        for k, _, core, optional in roles
-        if (core or elementwise) and not optional and k not in _EXACT
+        for (k, _, core, optional), free in zip(roles, form.data, strict=True)
+        if (core or elementwise) and not optional and (free or k not in _EXACT)
     ]
     shapes = [x.shape for k, x, _, _ in roles if k in data] or [values[0].shape]
     shape = shapes[0] if len(shapes) == 1 else _broadcast(name, data, shapes)
@@ -303,7 +311,7 @@ def _general(
     for argument, value, has_core, optional in roles:
         if value is not None:
             wanted = shape if has_core else layout.loop_shape
-            if argument in _EXACT:
+            if argument in _EXACT and argument not in data:
                 if value.shape != wanted:
                     like = "the result" if argument == "g" else " and ".join(data)
                     raise ValueError(
@@ -323,7 +331,10 @@ def _general(
         inputs.append(value)
 
     # Where an array was enlarged, its gradient is summed back to its shape.
-    wanted_shapes = [shapes[0] if core else layout.reduced(keepdims) for core in form.outputs]
+    wanted_shapes = [
+        (shape if full else shapes[0]) if core else layout.reduced(keepdims)
+        for core, full in zip(form.outputs, form.full, strict=True)
+    ]
     dtypes = [FLAG if flag else dtype for flag in form.flags]
     targets = allocate(name, xp, values[0], dtypes, wanted_shapes, out)
     outputs: list[Array] = []

@@ -97,6 +97,25 @@ LIMITS: dict[str, dict[str, int]] = {
     "flooding": _figures(1),
     "negative_cosine": _figures(8),
     "simsiam_loss": _figures(8),
+    "egu_step": _figures(4),
+    "egu_pm_step": _figures(4),
+    "hypentropy_step": _figures(8),
+    "eg_step": _figures(6),
+    "eg_step_log": _figures(6),
+    "eg_pm_step": _figures(6),
+    "eg_pm_init": _figures(4),
+    "eg_step_vjp": _figures(12),
+    "hedge": _figures(6),
+    "portfolio_eg": _figures(8),
+    "eg_gain_step": _figures(6),
+    "global_norm": _figures(8),
+    "clip_by_global_norm": _figures(8),
+    "project_simplex": _figures(8),
+    "project_simplex_vjp": _figures(4),
+    "frank_wolfe_step": _figures(2),
+    "simplex_gap": _figures(6),
+    "softmax_pullback": _figures(6),
+    "bregman_kl": _figures(8),
 }
 # With weights of both signs the error bound of the specification holds instead:
 # 8 u (|a_k + log|b_k|| + |result|) + 4 u sum|b exp(a)| / |S|.
@@ -226,6 +245,30 @@ MAGNITUDE: dict[str, str] = {
         "replaced by that"
     ),
     "simsiam_loss": "what `negative_cosine` states",
+    "egu_step": "the result",
+    "egu_pm_step": "the result",
+    "hypentropy_step": "the larger of the two terms",
+    "eg_step": "the result",
+    "eg_step_log": (
+        "max(|result|, |logw_i - logw_k|, lr |g_i - g_k|), k the entry of the largest result"
+    ),
+    "eg_pm_step": "the result, and with kw_scale lr mass |g_i - g_k| ULP",
+    "eg_pm_init": "mass / n and the result",
+    "eg_step_vjp": (
+        "for dw and dg the terms y_i / w_i (|v_i| + sum y |v|) and lr y_i (|v_i| + sum y |v|), "
+        "v less that of the largest entry; for dlr sum y |g| (|v| + sum y |v|)"
+    ),
+    "hedge": "the result and lr (|s_i| + |s_k|) ULP, s the sums",
+    "portfolio_eg": "1 and T ULP in float64",
+    "eg_gain_step": "max(|theta|, |lr gain g|) and the gain",
+    "global_norm": "the result",
+    "clip_by_global_norm": "the result",
+    "project_simplex": "mass",
+    "project_simplex_vjp": "max(|g_i|, mean |g|) over the support",
+    "frank_wolfe_step": "the result",
+    "simplex_gap": "the result",
+    "softmax_pullback": "p_i (|g_i| + sum p |g|)",
+    "bregman_kl": "sum |terms|",
 }
 
 _FORMATS = {  # bits of the significand, smallest normal exponent

@@ -1,5 +1,5 @@
 // Elementwise functions. A functor names the type it computes with, and maps the values of one
-// element, one to three of them, to a value or to `Values`:
+// element, one to five of them, to a value or to `Values`:
 //   struct Square {
 //     using Term = double;
 //     template <class V>
@@ -31,13 +31,17 @@ KX_FN V result_of(const Values<V, K>& values, int k) {
 
 template <int inputs, class Fn, class V>
 KX_FN auto apply(const Fn& fn, const V* x) {
-  static_assert(inputs >= 1 && inputs <= 3, "one call for each");
+  static_assert(inputs >= 1 && inputs <= 5, "one call for each");
   if constexpr (inputs == 1) {
     return fn(x[0]);
   } else if constexpr (inputs == 2) {
     return fn(x[0], x[1]);
-  } else {
+  } else if constexpr (inputs == 3) {
     return fn(x[0], x[1], x[2]);
+  } else if constexpr (inputs == 4) {
+    return fn(x[0], x[1], x[2], x[3]);
+  } else {
+    return fn(x[0], x[1], x[2], x[3], x[4]);
   }
 }
 

@@ -130,10 +130,19 @@ struct ElementLoop {
     }
     if (streams) stream_done();
   }
+  // Whether results replace what was read: their lines are in the cache then.
+  bool in_place() const {
+    for (int o = inputs; o < operands; ++o) {
+      for (int k = 0; k < inputs; ++k) {
+        if (op[o]->data == op[k]->data) return true;
+      }
+    }
+    return false;
+  }
   void all() const {
     dispatch<T>(call.dtype, [&](auto stored) {
       using S = decltype(stored);
-      const bool streams = call.rows * outputs * index(sizeof(S)) >= stream_bytes;
+      const bool streams = call.rows * outputs * index(sizeof(S)) >= stream_bytes && !in_place();
       parallel((call.rows + elements_a_job - 1) / elements_a_job, [&](index j) {
         const index first = j * elements_a_job, last = first + elements_a_job;
         job<S>(first, last < call.rows ? last : call.rows, streams);

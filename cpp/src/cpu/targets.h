@@ -240,6 +240,16 @@ class LossEngine : public CpuEngine {
   long long map(const Fn& fn, const Operand* const (&to)[outputs], In... in) {
     return map_elements<T>(call_, fn, to, in...);
   }
+  // Whether an operand is one value for all, and that value.
+  template <class T>
+  bool one_value(const Operand& op, double& value) const {
+    if (call_.rows == 0) return false;
+    for (int d = 0; d < call_.dims; ++d) {
+      if (op.stride[d] != 0) return false;
+    }
+    dispatch<T>(call_.dtype, [&](auto s) { value = double(load_wide<decltype(s), T>(op.data)); });
+    return true;
+  }
 
  private:
   const Call& call_;

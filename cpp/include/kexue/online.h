@@ -1,0 +1,102 @@
+// Online portfolio selection (kexue.fm 8968): exponentiated gradient from day to day. One text for
+// every CPU level and the GPU.
+#pragma once
+
+#include "argmax.h"
+#include "eg.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+// A row that a team has in memory, a V for each element.
+template <class V>
+struct Held {
+  double* data;
+  KX_FN V operator[](index i) const { return load<V>(data + i * lanes<V>); }
+  KX_FN void set(index i, V value) const { store(data + i * lanes<V>, value); }
+  template <class Row>
+  KX_FN Held of(Row) const {
+    return *this;
+  }
+};
+
+template <class V, class F>
+KX_FN void each(const LaneTeam<V, V>& team, F f) {
+  for (index i = 0; i < team.n; ++i) f(i);
+}
+
+// x factor
+template <class X, class V>
+struct Multiple {
+  X x;
+  V factor;
+  template <class Row>
+  KX_FN auto of(Row row) const {
+    return Multiple<Plain<decltype(row(x))>, V>{row(x), factor};
+  }
+  KX_FN V operator[](index i) const { return V(x[i]) * factor; }
+};
+
+// Portfolios, one to a team or to each of its lanes: r = <w, x>, the sum of log r, and then
+// w_i e^(lr x_i / r) / sum.
+template <class V>
+struct PortfolioRun {
+  Held<V> weights, next;
+  V lr, log_wealth;
+
+  // Before the first day.
+  template <class Team>
+  KX_FN void begin(const Team& team) {
+    step(team, Same<V>{V{}}, V{});
+    log_wealth = select(abs(lr) < splat<V>(infinity), V{}, splat<V>(not_a_number));
+  }
+  template <class Team, class X>
+  KX_FN void day(const Team& team, X relatives) {
+    const V nan = splat<V>(not_a_number), none = splat<V>(-infinity);
+    const auto sums = team.template sum<1>([=, w = weights](auto row) {
+      return [=, x = row(relatives)](index i) {
+        const V own = x[i];
+        const auto valid = (own >= V{}) & (own < splat<V>(infinity));
+        return Sums<V, 1>{V(w[i] * select(valid, own, nan))};
+      };
+    });
+    const V r = sums[0], rate = lr / r;
+    log_wealth = log_wealth + log(r);
+    const V most = team.max([=, w = weights](auto row) {
+      return [=, x = row(relatives)](index i) {
+        return select(w[i] > V{}, V(rate * V(x[i])), none);
+      };
+    });
+    // What underflows here is below 1e-300 of the sum, unless that is small: then by the pivot.
+    const auto total = team.template sum<1>([=, w = weights, to = next](auto row) {
+      return [=, x = row(relatives)](index i) {
+        const V a = at_least(V(rate * V(x[i]) - most), splat<V>(-708));
+        const Exponential<V> e = exp_reduce<double>(a);
+        const V p = w[i] * ((1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded));
+        to.set(i, p);
+        return Sums<V, 1>{p};
+      };
+    });
+    const auto sound = (r > V{}) & (log_wealth == log_wealth);
+    if (any_of(sound & (total[0] < splat<V>(1e-3)))) {
+      step(team, Multiple<X, V>{relatives, V(-1 / r)}, lr);
+    } else {
+      const V factor = select(sound, V(1 / total[0]), nan);
+      kexue::each(team, [=, w = weights, from = next](index i) { w.set(i, from[i] * factor); });
+    }
+  }
+
+ private:
+  template <class Team, class G>
+  KX_FN void step(const Team& team, G slopes, V rate) const {
+    EgStep<double> fn;
+    fn.mix = 0, fn.keep = false, fn.n = team.n;
+    const V one = splat<V>(1);
+    const auto done = fn.finish(fn.gather(team, weights, slopes, rate, one));
+    const auto value = fn.each(done, LaneRow<V>{}, weights, slopes, rate, one);
+    kexue::each(team, [=, w = weights](index i) { w.set(i, value(i)); });
+  }
+};
+
+}  // namespace KX_ISA
+}  // namespace kexue

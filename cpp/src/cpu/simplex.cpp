@@ -1,0 +1,5 @@
+#include "../kernels/simplex.h"
+
+#include "in_memory.h"
+
+KX_TABLE(simplex, MemoryEngine)

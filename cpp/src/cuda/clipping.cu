@@ -1,0 +1,5 @@
+#include "../kernels/clipping.h"
+
+#include "targets.h"
+
+KX_TABLE(clipping, CudaLosses)

@@ -1,0 +1,5 @@
+#include "../kernels/eg.h"
+
+#include "targets.h"
+
+KX_TABLE(eg, CudaLosses)

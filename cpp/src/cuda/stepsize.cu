@@ -1,0 +1,5 @@
+#include "../kernels/stepsize.h"
+
+#include "targets.h"
+
+KX_TABLE(stepsize, CudaLosses)
