@@ -1,7 +1,5 @@
 """Clipping by the norm: its properties, and the ends of the range."""
 
-import math
-
 import numpy as np
 import pytest
 

@@ -110,19 +110,45 @@ def calls():
         "flooding": (row, 0.5),
         "negative_cosine": (x, g),
         "simsiam_loss": (x, g, soft, g),
+        "egu_step": (soft, g, 0.5),
+        "egu_pm_step": (soft, soft, g, 0.5),
+        "hypentropy_step": (x, g, 0.5, {"beta": 0.1}),
+        "eg_step": (soft, g, 0.5),
+        "eg_step_log": (x, g, 0.5),
+        "eg_pm_step": (soft, soft, g, 0.5, {"mass": 1.0}),
+        "eg_pm_init": (x, {"mass": 1e3}),
+        "eg_step_vjp": (g, soft, g, 0.5),
+        "hedge": (soft, 0.5),
+        "portfolio_eg": (soft,),
+        "eg_gain_step": (x, g, g, soft, {"lr": 0.5, "gamma": 0.1}),
+        "global_norm": (x,),
+        "clip_by_global_norm": (x, 1.0),
+        "project_simplex": (x,),
+        "project_simplex_vjp": (soft, g),
+        "frank_wolfe_step": (soft, g, 0.5),
+        "simplex_gap": (soft, g),
+        "softmax_pullback": (soft, g),
+        "bregman_kl": (soft, soft[::-1]),
     }
+
+
+UNLIKE = {  # states and numbers
+    *("eg_learning_rate", "eg_regret_bound", "eg_stepsize_init", "eg_stepsize_step", "lr_clip"),
+}
 
 
 def test_every_function_is_called():
     names = (*kn.special.__all__, *kn.losses.__all__, *kn.optim.__all__)
-    assert set(calls()) == {name for name in names if name.islower()}
+    assert set(calls()) == {name for name in names if name.islower()} - UNLIKE
 
 
 @pytest.mark.parametrize("function", calls())
 def test_every_function_runs(function, name):
-    arguments = calls()[function]
-    got = getattr(kn, function)(*arguments, backend=name)
-    plain = getattr(kn, function)(*arguments, backend="reference")
+    *arguments, last = calls()[function]
+    options = last if isinstance(last, dict) else {}
+    arguments = arguments if options else (*arguments, last)
+    got = getattr(kn, function)(*arguments, **options, backend=name)
+    plain = getattr(kn, function)(*arguments, **options, backend="reference")
     if not isinstance(got, tuple):
         got, plain = (got,), (plain,)
     for a, b in zip(got, plain, strict=True):
@@ -142,3 +168,11 @@ def test_errors_are_python_errors(name):
 def test_configuration():
     assert kn.show_config()["kexue_native"] == kn.__version__
     assert kn.get_num_threads() >= 1
+
+
+def test_step_sizes_run(name):
+    theta, g = np.ones(5), np.arange(5.0)
+    assert kn.eg_learning_rate(2, 8) > 0 and kn.eg_regret_bound(2, 8, 0.5) > 0
+    assert kn.lr_clip(1.0, 1.0, 1.0) == 0.5
+    got, state = kn.eg_stepsize_step(theta, g, kn.eg_stepsize_init(theta), lr=0.5, backend=name)
+    assert np.all(got == theta - 0.5 * g) and state.t == 1

@@ -75,7 +75,7 @@ def test_projection_properties(backend, rng):
     np.testing.assert_allclose(backend(kn.project_simplex, v[:, order]), p[:, order], atol=4 * U)
     q = backend(kn.project_simplex, w)
     assert np.all(np.linalg.norm(p - q, axis=1) <= np.linalg.norm(v - w, axis=1) + 1e-15)
-    assert np.all((np.diff(np.take_along_axis(p, np.argsort(v), 1)) >= 0))
+    assert np.all(np.diff(np.take_along_axis(p, np.argsort(v), 1)) >= 0)
     for other in rng.dirichlet(np.ones(9), 20):  # nearest of all points
         assert np.all(np.linalg.norm(p - v, axis=1) <= np.linalg.norm(other - v, axis=1) + 1e-15)
 

@@ -409,7 +409,53 @@ LOSSES = (
     plain("negative_cosine", "x g", _cosines, GRAD, by_row=np.max),
     plain("simsiam_loss", "x g a u", _cosines, GRAD, by_row=np.max),
 )
-CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES)
+
+
+def _one_step(theta: Array, g: Array, *state: Array, **backend: Any) -> Any:
+    old = kn.StepsizeState(state[0], np.ones(()), state[1], state[2], 3)
+    theta, new = kn.eg_stepsize_step(theta, g, old, lr=0.25, gain_mode="product", **backend)
+    return theta, new.gain, new.velocity, new.average
+
+
+OPTIM = (
+    plain("egu_step", "w g u"),
+    plain("egu_pm_step", "w u g a"),
+    of_row("hypentropy_step", "a g u", beta=0.5),
+    plain("eg_step", "w g", options={"lr": 0.75}),
+    of_row("eg_step_log", "x g", lr=0.75),
+    plain("eg_pm_step", "w u g", options={"lr": 0.75, "mass": 2.0}),
+    of_row("eg_pm_init", "a", mass=4096.0),
+    Case(
+        "eg_step_vjp",
+        "g w a",
+        lambda v, w, g, **k: kn.eg_step_vjp(v, w, g, 0.5, **k)[:2],
+        by_row=np.max,
+    ),
+    of_row("hedge", "a", lr=0.25, allowance=lambda x: float(len(x)), growth=ROUNDED),
+    Case(
+        "portfolio_eg",
+        "w",
+        lambda x, **k: kn.portfolio_eg(x, **k),
+        magnitude=lambda x: (1.0,) * 3,
+        allowance=lambda x: float(len(x)),
+        dtype="float64",
+    ),
+    Case("eg_stepsize_step", "a g w u e", _one_step, by_row=np.max),
+    of_row("eg_gain_step", "x g a w", lr=0.25, gamma=0.25),
+    plain("global_norm", "x"),
+    Case(
+        "clip_by_global_norm",
+        "x",
+        lambda x, **k: kn.clip_by_global_norm(x, 0.5, form="soft", **k)[0],
+    ),
+    of_row("project_simplex", "a", allowance=lambda x: 1e-14 * 2.0**53, growth=ROUNDED),
+    of_row("project_simplex_vjp", "u g"),
+    plain("frank_wolfe_step", "p g", options={"lr": 0.25}),
+    plain("simplex_gap", "p g"),
+    of_row("softmax_pullback", "p g"),
+    plain("bregman_kl", "u w", options={"unnormalized": True}),
+)
+CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES, *OPTIM)
 WIDTH = max(len(case.name) for case in CASES)
 
 

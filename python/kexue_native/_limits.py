@@ -107,8 +107,9 @@ LIMITS: dict[str, dict[str, int]] = {
     "eg_step_vjp": _figures(12),
     "hedge": _figures(6),
     "portfolio_eg": _figures(8),
+    "eg_stepsize_step": _figures(8, 2),
     "eg_gain_step": _figures(6),
-    "global_norm": _figures(8),
+    "global_norm": _figures(8, 8, 8),
     "clip_by_global_norm": _figures(8),
     "project_simplex": _figures(8),
     "project_simplex_vjp": _figures(4),
@@ -260,8 +261,11 @@ MAGNITUDE: dict[str, str] = {
     ),
     "hedge": "the result and lr (|s_i| + |s_k|) ULP, s the sums",
     "portfolio_eg": "1 and T ULP in float64",
+    "eg_stepsize_step": (
+        "the larger of the two terms of each sum, with gain_mode product 3 |lr_gain d| ULP more"
+    ),
     "eg_gain_step": "max(|theta|, |lr gain g|) and the gain",
-    "global_norm": "the result",
+    "global_norm": "the result, in float64; 16-bit arrays on a GPU 1e-5 of it",
     "clip_by_global_norm": "the result",
     "project_simplex": "mass",
     "project_simplex_vjp": "max(|g_i|, mean |g|) over the support",

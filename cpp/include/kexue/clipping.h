@@ -1,5 +1,5 @@
-// Clipping by the norm (kexue.fm 7469). One text for every CPU level and the GPU; the steps of a row
-// function are described in reductions.h, functors in elements.h.
+// Clipping by the norm (kexue.fm 7469). One text for every CPU level and the GPU; the steps of a
+// row function are described in reductions.h, functors in elements.h.
 #pragma once
 
 #include "elements.h"
@@ -44,8 +44,8 @@ struct ScaledSquares {
     using R = typename Team::Result;
     R unit = splat<R>(1);
     if constexpr (!squares_fit<T>) {
-      unit = power_below(
-          R(team.max([&](auto row) { return [v = row(values)](auto i) { return abs(V(v[i])); }; })));
+      unit = power_below(R(
+          team.max([&](auto row) { return [v = row(values)](auto i) { return abs(V(v[i])); }; })));
     }
     const auto s = team.template sum<1>([&](auto row) {
       return [v = row(values), inverse = V(row(R(1 / unit)))](auto i) {

@@ -1,6 +1,6 @@
-// Exponentiated gradient (kexue.fm 8968): multipliers e^(-lr g) of free weights, and of weights that
-// are normalised. One text for every CPU level and the GPU; the steps of a row function are described
-// in reductions.h, functors in elements.h.
+// Exponentiated gradient (kexue.fm 8968): multipliers e^(-lr g) of free weights, and of weights
+// that are normalised. One text for every CPU level and the GPU; the steps of a row function are
+// described in reductions.h, functors in elements.h.
 //
 // Everything is computed in double. Narrower results need no more care; for results in double a
 // product keeps its rounding error, and a multiplier e^a = p 2^k joins a weight by their exponents.
@@ -428,7 +428,8 @@ struct EgStepLog : EgRow<T> {
     const D rate = convert<D>(R(abs(a.lr)));
     const R one = splat<R>(1), least = splat<R>(-infinity);
     const Pivot<D> pa = wide(a.pivot), pb = wide(b.pivot);
-    const Two<D> forward = gap(pb.weight, pb.slope, pa, rate), back = gap(pa.weight, pa.slope, pb, rate);
+    const Two<D> forward = gap(pb.weight, pb.slope, pa, rate),
+                 back = gap(pa.weight, pa.slope, pb, rate);
     const auto ahead = (b.pivot.weight > least) & (a.pivot.weight == least);
     const auto second = ahead | (convert<R>(forward.hi) > R{});
     const R step = select(second, convert<R>(power(back)), convert<R>(power(forward)));
@@ -440,8 +441,10 @@ struct EgStepLog : EgRow<T> {
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R all = splat<R>(infinity), rate = abs(s.lr);
-    const auto sound = (s.rest == s.rest) & (s.pivot.weight > -all) & (s.pivot.slope < all) & (rate < all);
-    return {s.pivot, rate, direction_of(s.lr), select(sound, log1p(s.rest), splat<R>(not_a_number))};
+    const auto sound =
+        (s.rest == s.rest) & (s.pivot.weight > -all) & (s.pivot.slope < all) & (rate < all);
+    return {s.pivot, rate, direction_of(s.lr),
+            select(sound, log1p(s.rest), splat<R>(not_a_number))};
   }
   template <class R, class Row, class W, class G>
   KX_FN auto each(const Done<R>& done, Row row, W logs, G slopes, R) const {
@@ -508,7 +511,8 @@ struct EgPmStep : EgRow<T> {
         const V a = Base::template term<V>(up, slope, unit, least, rate);
         const V b = Base::template term<V>(down, V(-slope), unit, least, rate);
         row.keep(i, a, b);
-        const auto valid = (up >= V{}) & (up < all) & (down >= V{}) & (down < all) & (slope == slope);
+        const auto valid =
+            (up >= V{}) & (up < all) & (down >= V{}) & (down < all) & (slope == slope);
         return Sums<V, 1>{select(valid, V(a + b), splat<V>(not_a_number))};
       };
     });
@@ -568,9 +572,8 @@ struct EgPmInit {
   template <class Team, class W>
   KX_FN auto gather(const Team& team, W weights, typename Team::Result mass) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>([&](auto row) {
-      return [w = row(weights)](auto i) { return Sums<V, 1>{abs(V(w[i]))}; };
-    });
+    const auto s = team.template sum<1>(
+        [&](auto row) { return [w = row(weights)](auto i) { return Sums<V, 1>{abs(V(w[i]))}; }; });
     return State<typename Team::Result>{s[0], mass};
   }
   template <class R>
@@ -611,7 +614,7 @@ struct EgStepVjp : EgRow<T> {
   template <class R>
   struct State {
     Pivot<R> pivot;
-    R value;  // of v at the pivot
+    R value;                    // of v at the pivot
     R sum, v, g, vg, lr, mass;  // sums of p, p dv, p dg, p dv dg
   };
   template <class R>
@@ -672,7 +675,8 @@ struct EgStepVjp : EgRow<T> {
     const auto add = [&](const State<R>& s, R factor) {
       const R nothing = R{};
       const R dv = select(s.value == value, nothing, R(s.value - value));
-      const R slope = select(s.pivot.slope == to.slope, nothing, R(turn * (s.pivot.slope - to.slope)));
+      const R slope =
+          select(s.pivot.slope == to.slope, nothing, R(turn * (s.pivot.slope - to.slope)));
       const R dg = select(factor == nothing, nothing, slope);
       out.sum = out.sum + factor * s.sum;
       out.v = out.v + times_or_zero(factor, R(s.v + s.sum * dv));

@@ -63,9 +63,8 @@ struct PortfolioRun {
     const V r = sums[0], rate = lr / r;
     log_wealth = log_wealth + log(r);
     const V most = team.max([=, w = weights](auto row) {
-      return [=, x = row(relatives)](index i) {
-        return select(w[i] > V{}, V(rate * V(x[i])), none);
-      };
+      return
+          [=, x = row(relatives)](index i) { return select(w[i] > V{}, V(rate * V(x[i])), none); };
     });
     // What underflows here is below 1e-300 of the sum, unless that is small: then by the pivot.
     const auto total = team.template sum<1>([=, w = weights, to = next](auto row) {

@@ -108,8 +108,7 @@ struct ProjectSimplexVjp {
     const auto s = team.template sum<2>([&](auto row) {
       return [p = row(points), g = row(slopes)](auto i) {
         const V own = p[i], nothing = select(own == own, V{}, splat<V>(not_a_number));
-        return Sums<V, 2>{select(own > V{}, V(g[i]), nothing),
-                          select(own > V{}, splat<V>(1), V{})};
+        return Sums<V, 2>{select(own > V{}, V(g[i]), nothing), select(own > V{}, splat<V>(1), V{})};
       };
     });
     return State<typename Team::Result>{s[0], s[1]};
@@ -146,7 +145,8 @@ struct FrankWolfeStep {
     using V = typename Team::Value;
     using R = typename Team::Result;
     const V none = splat<V>(-infinity);
-    const R top = team.max([&](auto row) { return [g = row(slopes)](auto i) { return V(-V(g[i])); }; });
+    const R top =
+        team.max([&](auto row) { return [g = row(slopes)](auto i) { return V(-V(g[i])); }; });
     const R before = team.max([&](auto row) {  // -position, of the first
       return [=, g = row(slopes), at = row(positions), top = V(row(top))](auto i) {
         return select(V(-V(g[i])) == top, V(-V(at[i])), none);
@@ -283,8 +283,9 @@ struct BregmanKl {
     delta = select(near, delta, select(usual, apart, V(log(p) - log(q))));
     V value;
     if (unnormalized) {
-      value = select(abs(delta) < splat<V>(0.34), V(p * (delta * delta * exp_tail(double{}, V(-delta)))),
-                     V(p * delta - (p - q)));
+      value =
+          select(abs(delta) < splat<V>(0.34),
+                 V(p * (delta * delta * exp_tail(double{}, V(-delta)))), V(p * delta - (p - q)));
       value = select((q == V{}) | (p == all), all, value);
       value = select(p == V{}, q, value);
     } else {

@@ -43,8 +43,8 @@ struct StepScale {
     R g_unit = splat<R>(1), v_unit = g_unit;
     if constexpr (!squares_fit<T>) {
       const auto largest = [&](auto values) {
-        return R(team.max(
-            [&](auto row) { return [v = row(values)](auto i) { return abs(V(v[i])); }; }));
+        return R(
+            team.max([&](auto row) { return [v = row(values)](auto i) { return abs(V(v[i])); }; }));
       };
       g_unit = power_below(largest(slopes));
       v_unit = power_below(largest(steps));
@@ -66,7 +66,9 @@ struct StepScale {
     };
     const R g = unit_of_both(a.g_unit, a.g, b.g_unit, b.g);
     const R v = unit_of_both(a.v_unit, a.v, b.v_unit, b.v);
-    const auto part = [](R x, R squares, R unit) { return select(squares == R{}, R{}, R(x / unit)); };
+    const auto part = [](R x, R squares, R unit) {
+      return select(squares == R{}, R{}, R(x / unit));
+    };
     const R ga = part(a.g_unit, a.g, g), gb = part(b.g_unit, b.g, g);
     const R va = part(a.v_unit, a.v, v), vb = part(b.v_unit, b.v, v);
     return {g,

@@ -1,6 +1,7 @@
 // Runs functions of rows that a team has in memory, as doubles: a block's threads on a row.
 #pragma once
 
+#include "elements.h"
 #include "whole_rows.h"
 
 namespace kexue {

@@ -1,5 +1,6 @@
 #include "../kernels/online.h"
 
+#include "elements.h"
 #include "whole_rows.h"
 
 namespace kexue {
@@ -58,7 +59,8 @@ class CudaOnline : public CudaElements {
       p.chunks = 1;
       p.size = team_size(n);
       for (index first = 0; first < p.rows; first += most) {
-        Sequences<T> work = {p, n, call_.n / n, first, p.rows - first < most ? p.rows - first : most};
+        Sequences<T> work = {p, n, call_.n / n, first,
+                             p.rows - first < most ? p.rows - first : most};
         work.memory = memory;
         work.relatives = placed(*this, Vector<T>{relatives});
         work.start = placed(*this, Vector<T>{start});

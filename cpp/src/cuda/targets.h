@@ -124,9 +124,9 @@ class CudaLosses : public CudaElements {
  public:
   using CudaElements::CudaElements;
 
-  template <class T, class Fn, class... In>
-  long long reduce(const Fn& fn, Outputs<T, T> to, In... in) {
-    return CudaElements::reduce<T>(fn, to, general(in)...);
+  template <class T, class E = T, class Fn, class... In>
+  long long reduce(const Fn& fn, Outputs<E, T> to, In... in) {
+    return CudaElements::reduce<T, E>(fn, to, general(in)...);
   }
   template <class T, class Fn, class... In>
   long long transform(const Fn& fn, Outputs<T, T> to, In... in) {

@@ -11,8 +11,8 @@ namespace {
 template <class T, class Engine>
 long long scaled_squares(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
-  return engine.template reduce<T, double>(
-      ScaledSquares<T>{}, {2, {&op[1], &op[2]}, nullptr}, Vector<T>{op[0]});
+  return engine.template reduce<T, double>(ScaledSquares<T>{}, {2, {&op[1], &op[2]}, nullptr},
+                                           Vector<T>{op[0]});
 }
 
 template <class T, class Engine>

@@ -78,9 +78,9 @@ long long eg_step_vjp(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   EgStepVjp<T> fn;
   fn.n = call.n;
-  return engine.template transform<T>(fn, {1, {&op[7]}, &op[5], &op[6]},
-                                      Vector<T>{op[0]}, Vector<T>{op[1]}, Vector<T>{op[2]},
-                                      PerRow<T>{op[3]}, PerRow<T>{op[4]});
+  return engine.template transform<T>(fn, {1, {&op[7]}, &op[5], &op[6]}, Vector<T>{op[0]},
+                                      Vector<T>{op[1]}, Vector<T>{op[2]}, PerRow<T>{op[3]},
+                                      PerRow<T>{op[4]});
 }
 
 template <class Engine>

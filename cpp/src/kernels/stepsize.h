@@ -18,8 +18,9 @@ long long eg_stepsize_step(Engine&, const Call& call) {
   Call sums = call;
   if (p[4] == 0) sums.n = 0;
   Engine by_row(sums);
-  const long long failed = by_row.template reduce<T, double>(
-      of_all, {1, {&scale}, nullptr}, Vector<T>{op[1]}, Vector<T>{op[3]}, PerRow<double>{old_scale});
+  const long long failed =
+      by_row.template reduce<T, double>(of_all, {1, {&scale}, nullptr}, Vector<T>{op[1]},
+                                        Vector<T>{op[3]}, PerRow<double>{old_scale});
   if (failed) return failed;
 
   Call elements = call;  // a row of n as n elements

@@ -1,4 +1,4 @@
-"""What the functions of the family share: rates and masses of rows, and weights that are refused."""
+"""What the functions of the family share: rates and masses of rows, weights that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of exponentiated gradient: free weights, weights on a simplex, pairs, and their logarithms."""
+"""Steps of exponentiated gradient: free weights, weights on a simplex, pairs, and logarithms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Array, Axis, Call, allocate, as_array, as_real, fold, normalise
+from ..._arrays import ArrangedCall, Array, Axis, Call, allocate, as_array, as_real, fold, normalise
 from ..._backends import choose
 from ..._limits import fill_in
 from ...losses._common import as_int
@@ -211,7 +211,7 @@ def hypentropy_step(
     --------
     >>> import kexue_native as kn
     >>> kn.hypentropy_step([3.0, 0.0, -1e300], 0.1, 1.0, beta=0.01)
-    array([ 2.71450926e+00, -1.00166750e-03, -1.10517092e+300])
+    array([ 2.71451058e+000, -1.00166750e-003, -1.10517092e+300])
     """
     beta = as_real("hypentropy_step", "beta", beta, above=0.0)
     call = normalise("hypentropy_step", "(),data(),()->()", None, out, w=w, g=g, lr=lr)
@@ -295,7 +295,7 @@ def eg_step(
     --------
     >>> import kexue_native as kn
     >>> kn.eg_step([0.25, 0.25, 0.5], [1.0, 0.0, -1.0], 0.5).round(4)
-    array([0.1013, 0.167 , 0.7317])
+    array([0.1237, 0.2039, 0.6724])
     >>> kn.eg_step([1.0, 1.0], [1e308, -1e308], 1e300, mix=0.1)
     array([0.05, 0.95])
     """
@@ -487,6 +487,8 @@ def eg_pm_init(
 
     Notes
     -----
+    Special values: an infinite or nan weight is a larger sum.
+
     Accuracy: at most LIMITS["eg_pm_init"] ULP of MAGNITUDE["eg_pm_init"].
 
     Source: kexue.fm/archives/8968; Kivinen and Warmuth 1997.
@@ -553,8 +555,8 @@ def eg_step_vjp(
     --------
     >>> import kexue_native as kn
     >>> dw, dg, dlr = kn.eg_step_vjp([1.0, 0.0], [0.5, 0.5], [0.0, 0.0], 1.0)
-    >>> dw, dg, float(dlr)
-    (array([ 0.5, -0.5]), array([-0.25,  0.25]), -0.0)
+    >>> dw, dg
+    (array([ 0.5, -0.5]), array([-0.25,  0.25]))
     """
     name = "eg_step_vjp"
     given = [
@@ -577,10 +579,10 @@ def eg_step_vjp(
     choose("optim.eg", call, backend).eg_step_vjp(
         v, w, g, per_row(call, "lr", lr), mass, *call.outputs
     )
+    assert isinstance(call, ArrangedCall)
     dw, dg, dlr = call.result()
-    layout = call.layout
-    values = dw, dg, dlr.reshape(layout.reduced(keepdims=True))
-    shapes = [np.shape(x) for x in given[1:]]
+    values = dw, dg, dlr.reshape(call.layout.reduced(keepdims=True))
+    shapes: list[tuple[int, ...]] = [np.shape(x) for x in given[1:]]
     targets = allocate(name, call.xp, dw, [dw.dtype] * 3, shapes, out)
     for target, value in zip(targets, values, strict=True):
         target[...] = fold(call.xp, value, target.shape)
@@ -589,6 +591,8 @@ def eg_step_vjp(
 
 def eg_learning_rate(n: int, T: int, *, grad_range: float = 1.0) -> float:
     """sqrt(8 ln n / T) / grad_range: the rate with the smallest `eg_regret_bound`.
+
+    Signature: numbers in, a number out.
 
     Parameters
     ----------
@@ -613,6 +617,8 @@ def eg_learning_rate(n: int, T: int, *, grad_range: float = 1.0) -> float:
     -----
     The bound is then R sqrt(T ln n / 2). Portfolios of relatives between r and 1 have R = 1 / r.
 
+    Special values: n = 1 gives 0. Accuracy: a few roundings of float64.
+
     Source: kexue.fm/archives/8968; Helmbold, Schapire, Singer and Warmuth 1998.
 
     Examples
@@ -628,6 +634,8 @@ def eg_learning_rate(n: int, T: int, *, grad_range: float = 1.0) -> float:
 
 def eg_regret_bound(n: int, T: int, lr: float, *, grad_range: float = 1.0) -> float:
     """ln n / lr + lr T grad_range^2 / 8: how much more than the best weight EG loses at most.
+
+    Signature: numbers in, a number out.
 
     Parameters
     ----------
@@ -648,6 +656,8 @@ def eg_regret_bound(n: int, T: int, lr: float, *, grad_range: float = 1.0) -> fl
     Notes
     -----
     From other weights w_1 the first term is KL(v, w_1) / lr.
+
+    Special values: n = 1 leaves the second term. Accuracy: a few roundings of float64.
 
     Source: kexue.fm/archives/8968; Kivinen and Warmuth 1997.
 

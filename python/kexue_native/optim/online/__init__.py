@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..._arrays import FLOAT64, Array, allocate, as_array, empty, namespace, normalise, widen
+from ..._arrays import Array, allocate, as_array, empty, namespace, normalise, widen
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import per_row

@@ -61,6 +61,11 @@ def eg_stepsize_init(theta: Array) -> StepsizeState:
     TypeError
         Complex, object, text or masked arrays.
 
+    Notes
+    -----
+    Signature ``()->(),(),()`` and a number. Special values, accuracy and source: those of
+    `eg_stepsize_step`; `theta` is not looked at.
+
     Examples
     --------
     >>> import kexue_native as kn
@@ -97,10 +102,11 @@ def eg_stepsize_step(
 ) -> tuple[Array, StepsizeState]:
     """theta - s v, v = momentum v + lr p g: descent with gains p and a scale s that adapt.
 
-    ``p = clip(p exp(lr_gain d))`` and ``s = clip(s exp(lr_scale a))`` are steps of `egu_step` on
-    the learning rates: d tells whether the gradient goes on as the average m of those before, and
-    a whether it goes along the step before. In this order, old values on the right: t + 1, p, s, v,
-    m = beta m + (1 - beta) g, theta.
+    Signature: elementwise, with one scale for the whole array. ``p = clip(p exp(lr_gain d))`` and
+    ``s = clip(s exp(lr_scale a))`` are steps of `egu_step` on the learning rates: d tells whether
+    the gradient goes on as the average m of those before, and a whether it goes along the step
+    before. In this order, old values on the right: t + 1, p, s, v, m = beta m + (1 - beta) g,
+    theta.
 
     Parameters
     ----------
@@ -154,6 +160,13 @@ def eg_stepsize_step(
     array of parameters. s depends on the whole gradient, so that g and v are read before the one
     pass that updates everything; with lr_scale = 0 there is that pass alone.
 
+    Special values: with ``nonfinite="propagate"`` nan and inf spread as the arithmetic has it, over
+    the scale to all parameters. A gradient of 0 keeps gains and scale, and theta still moves by
+    s v. Bounds hold whatever the gradient, but nan.
+
+    Accuracy: at most LIMITS["eg_stepsize_step"] ULP of
+    MAGNITUDE["eg_stepsize_step"].
+
     The recursion is that of a published summary of the paper and of its authors' earlier optimiser;
     so are the defaults, which the paper's own tables have not confirmed.
 
@@ -164,10 +177,10 @@ def eg_stepsize_step(
     >>> import kexue_native as kn, numpy as np
     >>> theta = np.array([1.0, -2.0])
     >>> state = kn.eg_stepsize_init(theta)
-    >>> for _ in range(20):
+    >>> for _ in range(5):
     ...     theta, state = kn.eg_stepsize_step(theta, 2 * theta, state, lr=0.01, lr_gain=0.1)
     >>> theta.round(4), state.gain.round(4)
-    (array([-0.8141,  1.6281]), array([1.4918, 1.4918]))
+    (array([ 0.7114, -1.4227]), array([1.4918, 1.4918]))
     """
     name = "eg_stepsize_step"
     if not isinstance(state, StepsizeState):
@@ -316,6 +329,8 @@ def eg_gain_step(
     Notes
     -----
     From gains of 1 they are exp(gamma sum_k g_{k-1} g_k) later.
+
+    Special values: nan stays in its element; a gain that overflows is inf.
 
     Accuracy: at most LIMITS["eg_gain_step"] ULP of
     MAGNITUDE["eg_gain_step"].
