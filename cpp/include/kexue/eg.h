@@ -20,6 +20,7 @@ using DoubleOf = Pack<double, lanes<R>>;
 
 // Whether a condition holds in any lane.
 KX_FN bool any_of(bool condition) { return condition; }
+KX_FN bool any_of(int condition) { return condition != 0; }
 #if !defined(__CUDACC__)
 template <class M>
 KX_FN bool any_of(M condition) {

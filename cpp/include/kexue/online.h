@@ -81,7 +81,7 @@ struct PortfolioRun {
       step(team, Multiple<X, V>{relatives, V(-1 / r)}, lr);
     } else {
       const V factor = select(sound, V(1 / total[0]), nan);
-      kexue::each(team, [=, w = weights, from = next](index i) { w.set(i, from[i] * factor); });
+      each(team, [=, w = weights, from = next](index i) { w.set(i, from[i] * factor); });
     }
   }
 
@@ -93,7 +93,7 @@ struct PortfolioRun {
     const V one = splat<V>(1);
     const auto done = fn.finish(fn.gather(team, weights, slopes, rate, one));
     const auto value = fn.each(done, LaneRow<V>{}, weights, slopes, rate, one);
-    kexue::each(team, [=, w = weights](index i) { w.set(i, value(i)); });
+    each(team, [=, w = weights](index i) { w.set(i, value(i)); });
   }
 };
 

@@ -87,7 +87,7 @@ struct ProjectInMemory {
     using V = typename Team::Value;
     const auto found = simplex_threshold(team, row, splat<typename Team::Result>(mass));
     const double top = lane(found.top, 0), tau = lane(found.tau, 0), nan = lane(found.undefined, 0);
-    kexue::each(team, [=](auto i) {
+    each(team, [=](auto i) {
       const V x = Threshold<V>::below(V(row[i]), splat<V>(top));
       row.set(i, V(select(x > splat<V>(tau), V(x - tau), V{}) + nan));
     });
