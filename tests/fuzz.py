@@ -44,7 +44,7 @@ NUMBERS = (
     *(1j, np.float32(2), np.array(2.0), np.array([1.0, 2.0]), object()),
 )
 # Arrays whose infinities and nan the specification gives a meaning to.
-HAVE_SPECIAL_VALUES = ("a", "x", "scores", "y", "b", "n")
+HAVE_SPECIAL_VALUES = ("a", "x", "scores", "y", "b", "n", "w", "wp", "logw", "v", "p", "lr")
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300, 5e-324)
 
 

@@ -66,3 +66,24 @@ def test_onnx_example(tmp_path):
     f1, doubled, plain = figures(hard, "hard")
     assert f1 > 0.8 and plain < 0.05 and plain < doubled
     assert is_picture(tmp_path / "calibration.png")
+
+
+def test_portfolio_example(tmp_path):
+    lines = run("portfolio.py", "--days=300", folder=tmp_path, needs=("matplotlib",))
+    (eg,), (held,), (best,) = (
+        figures(lines[k], name)
+        for k, name in ((1, "EG, lr 0.05"), (5, "uniform, held"), (6, "best stock"))
+    )
+    assert eg > held > 0 and best > 0
+    assert is_picture(tmp_path / "portfolio.png")
+
+
+def test_digits_rates_example(tmp_path):
+    lines = run("digits_rates.py", "--steps=120", folder=tmp_path, needs=("matplotlib", "sklearn"))
+    plain, _ = figures(lines[2], "gradient descent")
+    adapted, accuracy = figures(lines[4], "EG step sizes")
+    assert adapted < plain and accuracy > 0.7
+    losses = [figures(line, line[:20].strip())[0] for line in lines[7:12]]
+    (hedge,) = figures(lines[13], "hedge")
+    assert hedge <= min(losses) + 2 / 898  # log 5 in all
+    assert is_picture(tmp_path / "digits_rates.png")
