@@ -17,10 +17,12 @@ struct Part {
   int count;
 };
 
-// Loads and stores of lanes<V> values of stored type T.
+// Loads and stores of lanes<V> values of stored type T; 16-bit numbers reach double by way of float.
 template <class T, class V>
 KX_FN V load_wide(const void* from) {
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(T) == 2 && sizeof(element_t<V>) == 8) {
+    return convert<V>(load_half<T, Pack<float, lanes<V>>>(from));
+  } else if constexpr (sizeof(T) == 2) {
     return load_half<T, V>(from);
   } else {
 #if defined(__CUDACC__)
@@ -32,7 +34,9 @@ KX_FN V load_wide(const void* from) {
 }
 template <class T, class V>
 KX_FN void store_wide(void* to, V value) {
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(T) == 2 && sizeof(element_t<V>) == 8) {
+    store_half<T>(to, convert<Pack<float, lanes<V>>>(value));
+  } else if constexpr (sizeof(T) == 2) {
     store_half<T>(to, value);
   } else {
 #if defined(__CUDACC__)
