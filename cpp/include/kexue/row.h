@@ -17,7 +17,8 @@ struct Part {
   int count;
 };
 
-// Loads and stores of lanes<V> values of stored type T; 16-bit numbers reach double by way of float.
+// Loads and stores of lanes<V> values of stored type T; 16-bit numbers reach double by way of
+// float.
 template <class T, class V>
 KX_FN V load_wide(const void* from) {
   if constexpr (sizeof(T) == 2 && sizeof(element_t<V>) == 8) {
