@@ -27,6 +27,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for marker in (
         "slow: more rows or more memory; run with -m slow",
+        "exhaustive: all operands there are, in minutes; run with -m exhaustive",
         "one_level: about the wrapper or the engine, whose text is the same for all levels: the "
         "best one will do, unless --backend says otherwise",
         "dtypes(*names): types that show all there is to see",
@@ -36,12 +37,12 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Slow tests run when the marker expression names them."""
-    if "slow" in (config.option.markexpr or ""):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
+    wanted = config.option.markexpr or ""
+    left_out = [name for name in ("slow", "exhaustive") if name not in wanted]
+    slow = [item for item in items if any(map(item.get_closest_marker, left_out))]
     if slow:
         config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
 
 
 def backend_names(config):

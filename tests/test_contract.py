@@ -935,7 +935,7 @@ def test_backend_argument(function):
 
 PUBLIC = sorted(
     n
-    for f in (kn.special, kn.losses, kn.optim)
+    for f in (kn.special, kn.losses, kn.optim, kn.mitchell)
     for n in f.__all__
     if inspect.isfunction(getattr(f, n))
 )
@@ -956,7 +956,7 @@ def test_public_signature(function):
     assert signature.return_annotation is not signature.empty
 
 
-FAMILIES = (kn.special, kn.losses, kn.optim)
+FAMILIES = (kn.special, kn.losses, kn.optim, kn.mitchell)
 NUMBERS = {n for module in cases.MODULES for n in getattr(module, "NUMBERS", ())}
 SIGNATURES = {
     "logsumexp": "a axis=None b=None keepdims=False return_sign=False * mask=None",

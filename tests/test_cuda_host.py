@@ -14,7 +14,7 @@ import cuda_host
 import kexue_native as kn
 import oracle
 from cases import BY_ID, CASES
-from kexue_native import _backends, _device, losses, optim, special
+from kexue_native import _backends, _device, losses, mitchell, optim, special
 from kexue_native.losses.ranking import reference as ranking
 from kexue_native.special.reductions import reference
 
@@ -102,7 +102,7 @@ def same(found, expected):
 
 
 def test_cuda_host_has_every_kernel(host):
-    for family in (special, losses, optim):
+    for family in (special, losses, optim, mitchell):
         for part in iter_modules(family.__path__, f"{family.__name__}."):
             if not part.ispkg:
                 continue

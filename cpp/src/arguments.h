@@ -89,7 +89,7 @@ const char* sort_arguments(const Entry& entry, const Signature& signature, int c
   for (int p = 0; p < entry.parameters; ++p) {
     call.parameter[p] = number(signature.inputs + p);
   }
-  if (dtype < 0) return "no array given";
+  if (dtype < 0) dtype = 0;  // all are `any`
   call.dtype = static_cast<Dtype>(dtype);
   return arrange(signature, layouts, call);
 }

@@ -64,7 +64,8 @@ using Kernel = long long (*)(const Call&);
 // A signature names the operands as a generalised ufunc does: "(n),mask(n)?,()->()" reads a row, an
 // optional mask and a scalar per row, and writes a scalar per row. A core axis called k is the
 // operand's own; axes of other names have one size wherever they stand, and a matrix has two:
-// "(l,d),(s,d)->(l,s)". `any(n)` is of any type, and `list` a flat array of int64 without rows.
+// "(l,d),(s,d)->(l,s)". `any(n)` is of any type, and `list` a flat array of int64 without rows. A
+// kernel without numbers is the first of its entry.
 // Scalar parameters stand in `parameters` and are passed between inputs and outputs.
 struct Entry {
   const char* name;

@@ -65,6 +65,17 @@ inline Operand packed_scalars(const Call& call, void* data, long long bytes) {
     }                                                                                       \
   }
 
+// A kernel whose operands are all `any`: it is told their types.
+#define KX_WORDS(name, signature, parameters) \
+  {                                           \
+    #name, signature, parameters, {           \
+      +[](const Call& call) -> long long {    \
+        Engine engine(call);                  \
+        return name(engine, call);            \
+      }                                       \
+    }                                         \
+  }
+
 // The table of a part, for one engine.
 #define KX_TABLE(part, Engine)                                                \
   namespace kexue {                                                           \

@@ -9,9 +9,11 @@
   X(crossentropy)   \
   X(divergences)    \
   X(eg)             \
+  X(logarithmic)    \
   X(metrics)        \
   X(multilabel)     \
   X(online)         \
+  X(products)       \
   X(ranking)        \
   X(reductions)     \
   X(simplex)        \

@@ -2,12 +2,13 @@
 
 import os as _os
 
-from . import attention, boosting, losses, optim, special
+from . import attention, boosting, losses, mitchell, optim, special
 from ._backends import get_num_threads, set_num_threads, show_config, use_backend
 from ._limits import LIMITS
 from ._version import __version__
 from .attention import *  # noqa: F403
 from .losses import *  # noqa: F403
+from .mitchell import *  # noqa: F403
 from .optim import *  # noqa: F403
 from .special import *  # noqa: F403
 
@@ -51,6 +52,7 @@ __all__ = [
     "get_include",
     "get_num_threads",
     "losses",
+    "mitchell",
     "optim",
     "set_num_threads",
     "show_config",
@@ -58,6 +60,7 @@ __all__ = [
     "use_backend",
     *attention.__all__,
     *losses.__all__,
+    *mitchell.__all__,
     *optim.__all__,
     *special.__all__,
 ]

@@ -7,6 +7,13 @@
 #define KX_FN inline __attribute__((always_inline))
 #endif
 
+// A function that is seldom called: it is not worth the room inside its callers.
+#if defined(__CUDACC__)
+#define KX_SELDOM __host__ __device__ inline
+#else
+#define KX_SELDOM inline __attribute__((noinline))
+#endif
+
 // What is compiled once, however many call it.
 #define KX_NOINLINE __attribute__((noinline))
 

@@ -226,6 +226,10 @@ template <class V, class S>
 KX_FN V splat(S value) {
   return static_cast<V>(value);
 }
+template <class V>
+KX_FN V lane(V v, int) {
+  return v;
+}
 template <class To, class From>
 KX_FN To convert(From from) {
   return static_cast<To>(from);

@@ -1,0 +1,131 @@
+"""Mitchell's bit tricks as Numba loops, in parallel."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+FRACTION = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
+BIAS = {"float64": 1023, "float32": 127, "float16": 15, "bfloat16": 127}
+
+
+@cache
+def kernel(function: str, dtype: str) -> tuple[Any, Any]:
+    """A loop (inputs..., out), and the type its arrays are viewed as: None for words."""
+    if dtype not in FRACTION:
+        return (integer_loop(function, dtype), None)
+    m = FRACTION[dtype]
+    word = np.dtype({8: np.int64, 4: np.int32, 2: np.int16}[8 if m == 52 else 4 if m == 23 else 2])
+    one, magnitude = word.type(BIAS[dtype] << m), word.type(np.iinfo(word).max)
+    sign = word.type(np.iinfo(word).min)
+    unit = 2.0**-m
+
+    @njit(parallel=True)
+    def mul(a, b, out):
+        for i in prange(a.size):
+            x, y = a[i], b[i]
+            out[i] = word_type((x & magnitude) + (y & magnitude) - one) | ((x ^ y) & sign)
+
+    @njit(parallel=True)
+    def div(a, b, out):
+        for i in prange(a.size):
+            x, y = a[i], b[i]
+            out[i] = word_type((x & magnitude) - (y & magnitude) + one) | ((x ^ y) & sign)
+
+    @njit(parallel=True)
+    def square(a, out):
+        for i in prange(a.size):
+            x = a[i] & magnitude
+            out[i] = word_type(x + x - one)
+
+    @njit(parallel=True)
+    def reciprocal(a, out):
+        for i in prange(a.size):
+            out[i] = word_type(one - (a[i] - one))
+
+    @njit(parallel=True)
+    def sqrt(a, out):
+        for i in prange(a.size):
+            r = (a[i] >> 1) + (one >> 1)
+            out[i] = word_type(r + (a[i] & r & 1))
+
+    @njit(parallel=True)
+    def rsqrt(a, out):
+        for i in prange(a.size):
+            r = one + ((one - a[i]) >> 1)
+            out[i] = word_type(r + (a[i] & r & 1))
+
+    word_type = {2: numba.int16, 4: numba.int32, 8: numba.int64}[word.itemsize]
+    loops = {
+        "mul": mul, "div": div, "square": square, "sqrt": sqrt, "rsqrt": rsqrt,
+        "reciprocal": reciprocal,
+    }  # fmt: skip
+    if function in loops:
+        return loops[function], None
+    if dtype in ("float16", "bfloat16"):
+        return table_loop(function, dtype), np.uint16
+    real = np.float64 if m == 52 else np.float32
+    return {"log2": log_loop(real, word, one, unit), "exp2": exp_loop(real)}[function], real
+
+
+def log_loop(real: Any, word: Any, one: Any, unit: float) -> Any:
+    scale = real(unit)
+
+    @njit(parallel=True)
+    def log2(a, out):
+        words = a.view(word)
+        for i in prange(a.size):
+            out[i] = real(words[i] - one) * scale
+
+    return log2
+
+
+def exp_loop(real: Any) -> Any:
+    @njit(parallel=True)
+    def exp2(a, out):
+        for i in prange(a.size):
+            whole = math.floor(a[i])
+            out[i] = math.ldexp(real(1) + (a[i] - real(whole)), int(whole))
+
+    return exp2
+
+
+def table_loop(function: str, dtype: str) -> Any:
+    """16 bits: all results in a table."""
+    import kexue_native as kn
+    from harness import numpy_dtype
+
+    every = np.arange(2**16, dtype=np.uint16)
+    table = getattr(kn, f"mitchell_{function}")(every.view(numpy_dtype(dtype))).view(np.uint16)
+
+    @njit(parallel=True)
+    def lookup(a, out):
+        for i in prange(a.size):
+            out[i] = table[a[i]]
+
+    return lookup
+
+
+def integer_loop(function: str, dtype: str) -> Any:
+    """By way of floats where they are exact, else with the leading one."""
+    kind = np.dtype(dtype)
+    if function not in ("mul", "div") or kind.itemsize > 2:
+        return None
+    one = np.int32(127 << 23)
+    product = function == "mul"
+
+    @njit(parallel=True)
+    def loop(a, b, out):
+        for i in prange(a.size):
+            x, y = np.float32(a[i]), np.float32(b[i])
+            u, w = abs(x).view(np.int32), abs(y).view(np.int32)
+            t = u + w - one if product else u - w + one
+            r = np.int32(t).view(np.float32)
+            out[i] = -r if (x < 0) != (y < 0) else r
+
+    return loop

@@ -1,0 +1,5 @@
+#include "../kernels/products.h"
+
+#include "products.h"
+
+KX_TABLE(products, ProductEngine)

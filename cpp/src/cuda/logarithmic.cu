@@ -1,0 +1,5 @@
+#include "../kernels/logarithmic.h"
+
+#include "words.h"
+
+KX_TABLE(logarithmic, CudaWords)

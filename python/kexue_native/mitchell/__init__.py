@@ -1,0 +1,22 @@
+"""Multiplication by addition: Mitchell's approximation of 1962, bit-exact."""
+
+from .logarithmic import *
+from .products import *
+
+# Written out, since type checkers do not follow a sum of lists.
+__all__ = [
+    "approx_metrics",
+    "mitchell_div",
+    "mitchell_dot",
+    "mitchell_error_bound",
+    "mitchell_exp2",
+    "mitchell_log2",
+    "mitchell_lut",
+    "mitchell_matmul",
+    "mitchell_mul",
+    "mitchell_pow",
+    "mitchell_reciprocal",
+    "mitchell_rsqrt",
+    "mitchell_sqrt",
+    "mitchell_square",
+]
