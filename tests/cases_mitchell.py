@@ -32,6 +32,12 @@ SIGNATURES = {
         "a b * offset=none iterations=0 mantissa_bits=None fill=zero subnormal=gradual "
         "method=mitchell acc_dtype=None out_dtype=None"
     ),
+    "mitchell_mul_vjp": "g a b * grad=piecewise offset=none",
+    "mitchell_div_vjp": "g a b * grad=piecewise offset=none",
+    "mitchell_log2_vjp": "g x * grad=piecewise",
+    "mitchell_exp2_vjp": "g x * grad=piecewise",
+    "mitchell_pow_vjp": "g x p * grad=piecewise",
+    "mitchell_matmul_vjp": "g a b * grad=piecewise offset=none",
     "mitchell_error_bound": (
         "op * offset=none iterations=0 mantissa_bits=None fill=zero method=mitchell p=None"
     ),

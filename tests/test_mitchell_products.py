@@ -61,7 +61,7 @@ def check_floats(got, a, b, shape, accumulator, options):
     assert got.shape == shape
     u = 2.0**-53 if accumulator == np.float64 else 2.0**-24
     half = {"float64": 0, "float32": 0 if u > 2.0**-30 else 2.0**-24}.get(
-        got.dtype.name, 2.0**-9 if got.dtype.name == "bfloat16" else 2.0**-11
+        got.dtype.name, 2.0**-8 if got.dtype.name == "bfloat16" else 2.0**-11
     )
     tiny = {"float16": 2.0**-25, "bfloat16": 2.0**-134, "float32": 2.0**-150}
     bound = 2 * u * (k + 8) * size
@@ -100,13 +100,12 @@ def test_mitchell_matmul_of_all_kinds_of_numbers(name, backend, rng):
     """Subnormal, huge, infinite numbers and nan: what one sum has the others do not get."""
     n = 20 if backend.rows == 1 else 9
     a, b = numbers(rng, name, n * 30).reshape(n, 30), numbers(rng, name, 30 * 40).reshape(30, 40)
-    special = ~np.isfinite(a.astype(np.float64))
-    a[special & (rng.random(a.shape) < 0.9)] = 1
-    b[~np.isfinite(b.astype(np.float64)) & (rng.random(b.shape) < 0.97)] = 2
+    a[~np.isfinite(a) & (rng.random(a.shape) < 0.9)] = 1
+    b[~np.isfinite(b) & (rng.random(b.shape) < 0.97)] = 2
     for options in ({}, {"subnormal": "flush"}, {"offset": "minimax"}):
-        got = backend(kn.mitchell_matmul, a, b, **options).astype(np.float64)
         wide = np.float64 if name == "float64" else np.float32
         with np.errstate(all="ignore"):
+            got = backend(kn.mitchell_matmul, a, b, **options).astype(np.float64)
             x, y = a[:, None, :].astype(wide), b.T[None].astype(wide)
             flush = options.get("subnormal", "gradual") == "flush"
             p = kn.mitchell_mul(x, y, **options, backend="reference").astype(np.longdouble)
@@ -115,8 +114,9 @@ def test_mitchell_matmul_of_all_kinds_of_numbers(name, backend, rng):
         ok = np.isfinite(want) & (size < 2.0 ** (1023 if name == "float64" else 14))
         u = 2.0**-53 if name == "float64" else 2.0**-24
         bound = 2 * u * 38 * size + (2.0**-11 * size + 2.0**-25 if name == "float16" else 0)
-        assert np.all(np.abs(got - want)[ok] <= bound[ok])
-        infinite = np.isinf(want)
+        assert np.all(np.abs(got[ok] - want[ok]) <= bound[ok])
+        rest = np.where(np.isfinite(p), np.abs(p), 0).sum(axis=-1)
+        infinite = np.isinf(want) & (rest < np.finfo(wide).max / 2)
         assert np.array_equal(got[infinite], want[infinite].astype(np.float64))
 
 
@@ -130,7 +130,7 @@ def test_mitchell_matmul_of_small_and_large_numbers(size, backend, rng):
         p = kn.mitchell_mul(a[:, None], b.T[None], backend="reference").astype(np.float64)
         want = p.sum(axis=-1)
         finite = np.isfinite(want) & (want < 3e38)
-        assert np.all(np.abs(got - want)[finite] <= 2 * 2.0**-24 * 28 * want[finite])
+        assert np.all(np.abs(got[finite] - want[finite]) <= 2 * 2.0**-24 * 28 * want[finite])
         assert np.all(got[np.isinf(want)] == np.inf)
 
 
@@ -138,11 +138,12 @@ def test_mitchell_matmul_of_small_and_large_numbers(size, backend, rng):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_mitchell_matmul_of_integers_is_exact(name, options, backend, rng):
     dtype = np.dtype(name)
-    top = {1: 256, 2: 3000, 4: 2**29, 8: 2**28}[dtype.itemsize]
+    top = {1: 256, 2: 3000, 4: 2**26, 8: 2**26}[dtype.itemsize]
     for n, k, m in ((9, 300, 40), (3, 4, 5), (1, 7, 20), (5, 1, 8), (4, 0, 3)):
         if backend.rows < 1 and n * k * m > 2000:
             continue
         low = -(top // 2) if dtype.kind == "i" else 0
+        top = min(top, 200) if name == "uint8" else top  # mitchell_mul saturates with an offset
         a, b = (rng.integers(low, low + top, s).astype(dtype) for s in ((n, k), (k, m)))
         got = backend(kn.mitchell_matmul, a, b, **options, acc_dtype="int64")
         assert got.dtype == np.int64

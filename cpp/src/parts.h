@@ -17,5 +17,6 @@
   X(ranking)        \
   X(reductions)     \
   X(simplex)        \
+  X(slopes)         \
   X(smooth)         \
   X(stepsize)

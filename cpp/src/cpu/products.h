@@ -50,8 +50,9 @@ struct Panels {
         Word u = word & F::magnitude;
         u = flush && u < F::least ? Word(0) : u;
         const bool zero = u == 0;
-        u = zero ? u : Word((u & cut.template keep<Word, F::fraction>()) |
-                            cut.template added<Word, F::fraction>());
+        u = zero ? u
+                 : Word((u & cut.template keep<Word, F::fraction>()) |
+                        cut.template added<Word, F::fraction>());
         least = !zero && u < least ? u : least;
         most = u > most ? u : most;
         words[k * size + i] = Word(u | (word & F::sign));
@@ -208,7 +209,8 @@ class ProductEngine {
     } else {
       for (int i = 0; i < count; i += width) {
         V p{};
-        for (int j = 0; j < width; ++j) p[j] = bit_cast<double>(product_of<Acc>(a[i + j], b[i + j], o));
+        for (int j = 0; j < width; ++j)
+          p[j] = bit_cast<double>(product_of<Acc>(a[i + j], b[i + j], o));
         sum = V(sum + p);
       }
     }
@@ -309,7 +311,8 @@ class ProductEngine {
       for (index row = group * panel_group; row < last; ++row) {
         const PanelFacts& left = facts[row];
         const long long shift = static_cast<long long>(F::one) - o.offset;
-        const long long low = left.least - shift + right.least, high = left.most - shift + right.most;
+        const long long low = left.least - shift + right.least,
+                        high = left.most - shift + right.most;
         const bool ordinary = left.ordinary && right.ordinary &&
                               low >= static_cast<long long>(F::least) &&
                               high < static_cast<long long>(F::infinity);
@@ -319,7 +322,8 @@ class ProductEngine {
         for (int s = 0; s < height * width; ++s) total[s] = Sum(0);
         for (index k = 0; ordinary && k < depth; k += depth_block) {
           const index part = depth - k < depth_block ? depth - k : depth_block;
-          const Word *ap = a_panels + i0 * depth + k * height, *bp = b_panels + j0 * depth + k * width;
+          const Word *ap = a_panels + i0 * depth + k * height,
+                     *bp = b_panels + j0 * depth + k * width;
           const T* ones = reinterpret_cast<const T*>(a_kept + i0 * depth + k * height);
           const Word* mask = b_kept + j0 * depth + k * width;
           if (right.zeros) {

@@ -49,7 +49,9 @@ long long with_integer(Number number, F f) {
   }
 }
 constexpr bool is_float(Number number) { return number < Number::int8; }
-inline Number format_number(const Call& call) { return static_cast<Number>(int(call.parameter[0])); }
+inline Number format_number(const Call& call) {
+  return static_cast<Number>(int(call.parameter[0]));
+}
 
 inline Cut cut_from(double bits) {
   const int whole = int(bits);

@@ -35,8 +35,8 @@ namespace {
 template <class Engine>
 long long dot(Engine& engine, const Call& call) {
   const double* p = call.parameter;
-  const ProductOptions o = {static_cast<long long>(p[3]), int(p[4]),     p[5] != 0,
-                            cut_from(p[6]),               p[7] != 0, false};
+  const ProductOptions o = {
+      static_cast<long long>(p[3]), int(p[4]), p[5] != 0, cut_from(p[6]), p[7] != 0, false};
   const auto accumulator = static_cast<Number>(int(p[1])), result = static_cast<Number>(int(p[2]));
   if (is_float(format_number(call))) {
     return with_float(format_number(call), [&](auto format) {

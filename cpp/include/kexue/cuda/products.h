@@ -34,7 +34,8 @@ struct ProductWork {
 constexpr int product_threads = 256, product_tile = 32, product_depth = 16;
 
 template <class Work>
-__global__ void __launch_bounds__(product_threads) product_tiles(const __grid_constant__ Work work) {
+__global__ void __launch_bounds__(product_threads)
+    product_tiles(const __grid_constant__ Work work) {
   using T = decltype(work.product(work.load(nullptr), work.load(nullptr)));
   using Word = decltype(work.load(nullptr));
   constexpr int rows_a_thread = product_tile * product_tile / product_threads;
@@ -44,7 +45,8 @@ __global__ void __launch_bounds__(product_threads) product_tiles(const __grid_co
   const Plan& plan = work.plan;
   const index down = (work.n + product_tile - 1) / product_tile;
   const index across = (work.m + product_tile - 1) / product_tile;
-  const int thread = int(threadIdx.x), column = thread % product_tile, first = thread / product_tile;
+  const int thread = int(threadIdx.x), column = thread % product_tile,
+            first = thread / product_tile;
   const Array op[3] = {work.a, work.b, work.out};
   const int last = plan.dims - 1;
   const index a_row = last > 0 ? work.a.stride[last - 1] : 0, b_row = work.b.stride[last];
@@ -79,9 +81,9 @@ __global__ void __launch_bounds__(product_threads) product_tiles(const __grid_co
     for (int r = 0; r < rows_a_thread; ++r) {
       const index i = i0 + first + r * step, j = j0 + column;
       if (i < work.n && j < work.m) {
-        work.put(place[2] + (last > 0 ? i * work.out.stride[last - 1] : 0) +
-                     j * work.out.stride[last],
-                 sum[r]);
+        work.put(
+            place[2] + (last > 0 ? i * work.out.stride[last - 1] : 0) + j * work.out.stride[last],
+            sum[r]);
       }
     }
   }

@@ -104,7 +104,7 @@ def mitchell_error_bound(
     c = offset_of(name, "mul", offset)
     if cut >= 0:
         return _of_cells(c, cut)
-    return 8 / (3 - c) ** 2 - 1, c
+    return (8 / (3 - c) ** 2 - 1, c) if c else _PLAIN["mul"]
 
 
 def _of_cells(c: float, cut: float) -> tuple[float, float]:

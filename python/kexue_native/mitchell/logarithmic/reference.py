@@ -56,24 +56,31 @@ def mul(
     form = FORMATS[int(number)]
     if form.floating:
         return store(out, float_product(a, b, form, int(offset), iterations, ilm, cut, flush))
-    x, y = Integers.of(a, form), Integers.of(b, form)
-    if cut >= 0:
-        x, y = (v.truncated(int(cut), cut % 1 > 0) for v in (x, y))
-    if iterations or ilm:
-        found = iterated_product(x, y, int(iterations), ilm)
-    else:
-        found = mitchell_product(x, y, int(offset) << (64 - form.fraction))
-    negative = x.negative ^ y.negative
+    negative, found = integer_product(a, b, form, int(offset), int(iterations), ilm, cut)
     if low is None and not wrap:
         found = _saturated(found, negative, form.wider)
-    found = _with_sign(found, negative)
+    found = with_sign(found, negative)
     if low is None:
         return store(out, found.low.astype(form.wider.word))
     low[...] = found.low
     return store(out, found.high)
 
 
-def _with_sign(x: Wide, negative: Array) -> Wide:
+def integer_product(
+    a: Array, b: Array, form: Format, offset: int, iterations: int, ilm: bool, cut: float
+) -> tuple[Array, Wide]:
+    """Sign and magnitude, whatever its size"""
+    x, y = Integers.of(a, form), Integers.of(b, form)
+    if cut >= 0:
+        x, y = (v.truncated(int(cut), cut % 1 > 0) for v in (x, y))
+    if iterations or ilm:
+        found = iterated_product(x, y, iterations, ilm)
+    else:
+        found = mitchell_product(x, y, offset << (64 - form.fraction))
+    return x.negative ^ y.negative, found
+
+
+def with_sign(x: Wide, negative: Array) -> Wide:
     """Two's complement"""
     xp = namespace(x.low)
     minus = Wide(~x.high, ~x.low).plus(Wide(x.high ^ x.high, np.uint64(1) + (x.low ^ x.low)))
@@ -178,7 +185,7 @@ def _integer_quotient(a: Array, b: Array, form: Format, offset: int) -> Array:
     if form.signed:  # the least number by -1
         most = np.uint64((1 << (form.width - 1)) - 1) + unsigned(negative)
         found = Wide(found.high, xp.minimum(found.low, most))
-    return _with_sign(found, negative).low.astype(form.word)
+    return with_sign(found, negative).low.astype(form.word)
 
 
 @_quiet

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Array, namespace
-from .._formats import BY_NAME, FORMATS, Format
-from ..logarithmic.reference import float_product, mul, rounded, store
+from .._formats import FORMATS, Format
+from ..logarithmic.reference import float_product, integer_product, rounded, store, with_sign
 
 _quiet = np.errstate(all="ignore")
 _CHUNK = 1 << 20  # products at a time
@@ -50,11 +50,9 @@ def dot(
 
 def _sums(a: Array, b: Array, form: Format, acc: Format, to: Format, options: Any) -> Array:
     if not form.floating:
-        wide = BY_NAME["int64"] if acc.width == 64 else acc
-        products = mul(a, b, form.number, *options)
-        kind = f"{'i' if form.signed else 'u'}{products.dtype.itemsize}"
-        total = products.view(kind).astype(wide.dtype).sum(axis=-1, dtype=wide.dtype)
-        return np.asarray(total).view(to.word)
+        negative, found = integer_product(a, b, form, *options[:-1])
+        total = with_sign(found, negative).low.sum(axis=-1, dtype=np.uint64)
+        return namespace(a).asarray(total).astype(to.word)
     x, y = (in_format(v, form, acc) for v in (a, b))
     products = float_product(x, y, acc, *options).view(acc.dtype)
     total = namespace(a).asarray(products.sum(axis=-1, dtype=acc.dtype))
