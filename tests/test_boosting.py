@@ -95,6 +95,19 @@ def test_xgboost_gradient(rng, hess, weighted):
     np.testing.assert_array_equal(again, got)
 
 
+@pytest.mark.parametrize("rows", [1, 40_000])
+def test_lightgbm_scores_keep_their_digits(rng, rows):
+    """float64 scores are not rounded to float32, which would put exponentials 1e-6 off."""
+    labels = rng.integers(0, 2, (rows, 4))
+    scores = np.asfortranarray(rng.uniform(20, 30, (rows, 4)) * (2 * labels - 1))
+    got = LightGBMObjective(labels)(np.arange(rows), scores)
+    _, *want = loss_and_slopes(scores, labels)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w.astype(np.float32))
+    rounded = loss_and_slopes(scores.astype(np.float32), labels)[1]
+    assert np.max(np.abs(rounded / want[0] - 1)) > 1e-7
+
+
 def test_objective_leaves_scores_and_labels_alone(rng):
     labels = rng.random((9, 2))
     for objective, first in (

@@ -1,6 +1,7 @@
 """The multi-label loss: values and pitfalls of the specification, and what is particular to it."""
 
 import math
+import tracemalloc
 
 import mpmath
 import numpy as np
@@ -333,6 +334,83 @@ def test_huge_scores(backend):
         near(hess[1:], [[0, 0, 0], [2 / 9] * 3], kind)
         got = backend(kn.multilabel_crossentropy, s[2], t[2], threshold=size)
         near(got, math.log(4), kind)
+
+
+@pytest.mark.parametrize("size", [29.0, 44.5, 59.5, 61.0, 90.0, 300.0])
+def test_scores_around_the_range_of_one_sweep(backend, dtype, size):
+    """Where exponentials stop to share a sweep, and sums of them to be held without a shift."""
+    s, t = np.array([[size, -1, 2], [-size, 1, 3]], dtype), np.array([[0, 1, 0], [1, 0, 0]])
+    size, e = float(s[0, 0]), math.exp
+    one = 1 + (1 + e(2)) * e(-size)  # (1 + e^2 + e^size) e^-size
+    other = 1 + e(-size)
+    losses = [size + math.log(one) + math.log1p(e(1))]
+    losses.append(size + math.log(other) + math.log(1 + e(1) + e(3)))
+    p, q = e(1) / (1 + e(1)), np.array([e(1), e(3)]) / (1 + e(1) + e(3))
+    grads = [[1 / one, -p, e(2 - size) / one], [-1 / other, *q]]
+    for got in (
+        backend(kn.multilabel_crossentropy, s, t, return_grad=True),
+        all_of(backend, s, t),
+    ):
+        near(got[0], losses, dtype)
+        near(got[1], grads, dtype)
+    w = np.abs(grads)
+    hess = w * (1 - w)
+    hess[:, 0] = w[:, 0] * [(1 + e(2)) * e(-size) / one, e(-size) / other]
+    near(got[2], hess, dtype)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 20, 33, 64, 65])
+@pytest.mark.parametrize("kind", ["bool", "u1", "e", "f", "d"])
+def test_short_rows(backend, dtype, kind, n, rng):
+    """Rows side by side in a tile, some of which need a shift, with thresholds of their own."""
+    s, s0 = 4 * rng.standard_normal((150, n)), 3 * rng.standard_normal(150)
+    s[70] *= 100  # in the second tile
+    s[133, 0] = inf
+    t = rng.random((150, n))
+    if kind in ("bool", "u1"):
+        t = t < 0.3
+    t = t.astype(kind)
+    t[133, 0] = 0
+    s, s0 = s.astype(dtype), s0.astype(dtype)
+    want = kn.multilabel_crossentropy(
+        s, t, threshold=s0, return_grad=True, return_hess=True, backend="reference"
+    )
+    for got in (
+        (*backend(kn.multilabel_crossentropy, s, t, threshold=s0, return_grad=True), want[2]),
+        all_of(backend, s, t, threshold=s0),
+    ):
+        for g, w, scale in zip(got, want, (want[0], 1, 1), strict=True):
+            near(g, w, dtype, scale=np.where(np.isfinite(scale), scale, 1))
+    alone = backend(kn.multilabel_crossentropy, s, t, threshold=s0)
+    near(alone, want[0], dtype)
+
+
+def test_memory_is_that_of_the_rows(rng):
+    """No copy of the gradient, no label matrix: what is taken besides the results is per row."""
+    rows, n = 64, 5000
+    s, t = rng.standard_normal((rows, n)).astype(np.float32), rng.random((rows, n))
+    listed = rng.integers(0, n, (rows, 3))
+    for targets, function in (
+        (t.astype(np.float32), kn.multilabel_crossentropy),
+        (t < 0.1, kn.multilabel_crossentropy),
+        ((t < 0.1).astype(np.uint8), kn.multilabel_crossentropy),
+        (listed, kn.sparse_multilabel_crossentropy),
+    ):
+        out = (np.empty(rows, np.float32), np.empty_like(s), np.empty_like(s))
+        for results in (1, 2, 3):
+            options = {"return_grad": results > 1, "return_hess": results > 2}
+            if results == 1:
+                options["out"] = out[0]
+            else:
+                options["out"] = out[:results]
+            function(s, targets, **options)
+            tracemalloc.start()
+            try:
+                function(s, targets, **options)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 200 * rows, (function.__name__, targets.dtype, results, peak)
 
 
 # --- Properties of the specification ---

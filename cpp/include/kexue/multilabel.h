@@ -43,9 +43,12 @@ KX_FN bool has_none(const C&, long) {
   return false;
 }
 
-// e^x for |x| up to `near_most`, whose power of two is added to the exponent.
-template <class V>
-constexpr element_t<V> near_most = sizeof(element_t<V>) == sizeof(double) ? 600 : 60;
+// e^x for |x| up to `near_most`, whose power of two is added to the exponent. Sums in wide_t<T>,
+// 2^64 too large (below), stay within its range.
+template <class T, class V>
+constexpr element_t<V> near_most = sizeof(element_t<V>) == sizeof(double) ? 600
+                                   : sizeof(wide_t<T>) == sizeof(double)  ? 60
+                                                                          : 30;
 template <class E>
 struct NearTailOf {
   using type = E;
@@ -98,10 +101,10 @@ KX_FN Both<V> exp_both(V x) {
   const V rounded = x * F::log2_e + F::round;
   const V k = rounded - F::round;
   const V r = (x - k * F::ln2_head) - k * F::ln2_tail, z = r * r;
-  const V even = z * cosh_tail(E{}, z) + 1, odd = r * z * sinh_tail(E{}, z) + r;
+  const V c = cosh_tail(E{}, z), odd = r * z * sinh_tail(E{}, z) + r;
   const B power = exponent_of(rounded);
-  return {bit_cast<V>(B(bit_cast<B>(V(even + odd)) + power)),
-          bit_cast<V>(B(bit_cast<B>(V(even - odd)) - power))};
+  return {bit_cast<V>(B(bit_cast<B>(V(1 + (z * c + odd))) + power)),
+          bit_cast<V>(B(bit_cast<B>(V(1 + (z * c - odd))) - power))};
 }
 
 // The coefficients of a target, and the terms of a score that is near.
@@ -126,21 +129,21 @@ KX_FN Both<V> near_terms(M positive, V x) {
 }
 // 1 for what is not near or not in [0, 1], by the order of the bits: those of negative numbers and
 // of NaN come last.
-template <class V>
+template <class T, class V>
 KX_FN auto not_near(V x) {
   const bits_t<V> magnitude = bit_cast<bits_t<V>>(x) << 1;
-  return magnitude > bit_cast<bits_t<V>>(splat<V>(near_most<V>)) << 1;
+  return magnitude > bit_cast<bits_t<V>>(splat<V>(near_most<T, V>)) << 1;
 }
-template <class V>
+template <class T, class V>
 KX_FN V is_odd(Both<V> weight, V x) {
   const V one = splat<V>(1);
   const auto outside = maximum(bit_cast<bits_t<V>>(weight.negative),
                                bit_cast<bits_t<V>>(weight.positive)) > bit_cast<bits_t<V>>(one);
-  return select(not_near(x) | outside, one, V{});
+  return select(not_near<T>(x) | outside, one, V{});
 }
-template <class V, class M>
+template <class T, class V, class M>
 KX_FN V is_odd(M, V x) {
-  return select(not_near(x), splat<V>(1), V{});
+  return select(not_near<T>(x), splat<V>(1), V{});
 }
 // 1 for a target outside [0, 1].
 template <class V>
@@ -152,6 +155,34 @@ template <class V, class M>
 KX_FN V invalid_target(M) {
   return V{};
 }
+
+// How many rows have targets outside [0, 1].  any(n),mask(n)?->
+template <class T>
+struct InvalidTargets {
+  using Term = term_t<T>;
+  template <class R>
+  struct State {
+    R invalid;
+  };
+  template <class Team, class C, class M>
+  KX_FN auto gather(const Team& team, C targets, M mask) const {
+    using V = typename Team::Value;
+    const auto s = team.template sum<1, 1>([&](auto row) {
+      return [=, t = row(targets), on = row(mask)](auto i) {
+        return Sums<V, 1>{select(on[i], invalid_target<V>(t[i]), V{})};
+      };
+    });
+    return State<typename Team::Result>{s[0]};
+  }
+  template <class R>
+  KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
+    return {a.invalid + b.invalid};
+  }
+  template <class R>
+  KX_FN State<R> results(const State<R>& s) const {
+    return s;
+  }
+};
 
 template <class R>
 KX_FN element_t<R> smallest_lane(R v) {
@@ -216,6 +247,24 @@ KX_FN PartValue<R> value_of(PartSum<R> part, R threshold) {
           select(finite, R(1 / (1 + x)), one)};
 }
 
+// The loss of a row whose terms have no shift, from their sums, and what they are multiplied by to
+// be shares, for thresholds of up to 20.
+template <class R>
+KX_FN R near_threshold(R threshold) {  // 1 for one of these
+  return select(abs(threshold) <= splat<R>(20), splat<R>(1), R{});
+}
+template <class R>
+struct NearLoss {
+  R value;
+  Both<R> factor;
+};
+template <class R>
+KX_FN NearLoss<R> near_loss(R negative, R positive, R threshold) {
+  const Both<R> e = exp_both(R(-threshold));
+  const R n = negative * e.negative, p = positive * e.positive;
+  return {log1p(n) + log1p(p), {e.negative / (1 + n), e.positive / (1 + p)}};
+}
+
 template <bool positive, class V>
 KX_FN V side(V x) {
   return positive ? V(-x) : x;
@@ -274,10 +323,9 @@ struct MultilabelCrossentropy {
   template <class Team, class X, class C, class M>
   KX_FN auto gather(const Team& team, X x, C targets, M mask,
                     typename Team::Result threshold) const {
-    using R = typename Team::Result;
-    const R s0 = finite_or_nan(threshold);
-    if (has_none(targets, 0)) return parts<State<R>>(team, x, Nothing{}, mask, s0);
-    return parts<State<R>>(team, x, targets, mask, s0);
+    const auto s0 = finite_or_nan(threshold);
+    if (has_none(targets, 0)) return parts(team, x, Nothing{}, mask, s0);
+    return parts(team, x, targets, mask, s0);
   }
   template <class R>
   KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
@@ -300,9 +348,9 @@ struct MultilabelCrossentropy {
     return {{select(invalid == R{}, R(n + p), splat<R>(not_a_number))}, invalid};
   }
 
- private:
-  template <class S, class Team, class X, class C, class M, class R>
-  KX_FN static S parts(const Team& team, X x, C targets, M mask, R s0) {
+  // The state, from one sweep where that will do.
+  template <class Team, class X, class C, class M, class R>
+  KX_FN static State<R> parts(const Team& team, X x, C targets, M mask, R s0) {
     using V = typename Team::Value;
     // The last sum counts what this sweep cannot deal with. Terms are of one size here, and a few
     // may be added up in their own type.
@@ -313,19 +361,29 @@ struct MultilabelCrossentropy {
         const Both<V> terms = near_terms<V>(target, score);
         const V n = select(on[i], terms.negative, V{}), p = select(on[i], terms.positive, V{});
         row.keep(i, n, p);
-        return Sums<V, 3>{n, p, select(on[i], is_odd<V>(target, score), V{})};
+        return Sums<V, 3>{n, p, select(on[i], is_odd<T, V>(target, score), V{})};
       };
     });
     const element_t<R> lift = 1 / exp_lowered;
+    const R one = splat<R>(1), odd = select(s[2] == R{}, R{}, one);
     // A threshold within a third of the range keeps the factors of terms within it.
-    const auto near = (s[2] == R{}) & (abs(s0) <= splat<R>(near_most<V> / 3));
-    if (smallest_lane(select(near, splat<R>(1), R{})) > 0) {
-      return {{R{}, s[0] * lift, R{}}, {R{}, s[1] * lift, R{}}, s0, R{}, R{}};
-    }
-    return shifted<S>(team, x, targets, mask, s0);
+    const R shift = select(abs(s0) <= splat<R>(near_most<T, V> / 3), odd, one);
+    const State<R> near = {{R{}, s[0] * lift, R{}}, {R{}, s[1] * lift, R{}}, s0, R{}, R{}};
+    if (smallest_lane(R(-shift)) == 0) return near;
+    // Rows do not depend on their neighbours: others stay as they are.
+    const State<R> far = shifted(team, x, targets, mask, s0, shift);
+    const auto yes = shift > R{};
+    return {choose(yes, far.negative, near.negative), choose(yes, far.positive, near.positive), s0,
+            select(yes, far.invalid, R{}), shift};
   }
-  template <class S, class Team, class X, class C, class M, class R>
-  KX_FN static S shifted(const Team& team, X x, C targets, M mask, R s0) {
+
+ private:
+  template <class M, class R>
+  KX_FN static PartSum<R> choose(M yes, const PartSum<R>& a, const PartSum<R>& b) {
+    return {select(yes, a.shift, b.shift), select(yes, a.sum, b.sum), select(yes, a.lost, b.lost)};
+  }
+  template <class Team, class X, class C, class M, class R>
+  KX_FN static State<R> shifted(const Team& team, X x, C targets, M mask, R s0, R wanted) {
     using V = typename Team::Value;
     using E = element_t<V>;
     const R n_shift = shift_of<false>(team, x, targets, mask, s0);
@@ -335,16 +393,18 @@ struct MultilabelCrossentropy {
     const auto s = team.template sum<3, 3>([&](auto row) {
       const auto negative = shifted_term<T, false>(row, n_base);
       const auto positive = shifted_term<T, true>(row, p_base);
-      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+      return [=, v = row(x), t = row(targets), on = row(mask), far = V(row(wanted))](auto i) {
         const Both<V> w = weights_of<V>(t[i]);
         const V n = select(on[i], negative(w, v[i]), V{});
         const V p = select(on[i], positive(w, v[i]), V{});
-        row.keep(i, n, p);
+        if (row.kept) {
+          const auto other = far == V{};
+          row.keep(i, select(other, row.recall(i, 0), n), select(other, row.recall(i, 1), p));
+        }
         return Sums<V, 3>{n, p, select(on[i], invalid_target<V>(t[i]), V{})};
       };
     });
-    return {part_sum(n_shift, s[0], n_unit), part_sum(p_shift, s[1], p_unit), s0, s[2],
-            splat<R>(1)};
+    return {part_sum(n_shift, s[0], n_unit), part_sum(p_shift, s[1], p_unit), s0, s[2], wanted};
   }
 };
 
@@ -402,47 +462,62 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
   template <class D, class Row, class X, class C, class M, class S>
   KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
     using V = typename Row::Value;
+    return [shares = shares(done, row, x, targets), on = row(mask)](auto i) {
+      const Both<V> w = shares(i);
+      return select(on[i], V(w.negative - w.positive), V{});
+    };
+  }
+
+ protected:
+  // The shares of element i in the two parts, masked or not.
+  template <class D, class Row, class X, class C>
+  KX_FN static auto shares(const D& done, Row row, X x, C targets) {
+    using V = typename Row::Value;
     const auto n_share = done.negative.template times<V>(row);
     const auto p_share = done.positive.template times<V>(row);
     if constexpr (Row::remembers) {
-      return [=, on = row(mask)](auto i) {
-        const V n = n_share(row.recall(i, 0)), p = p_share(row.recall(i, 1));
-        return select(on[i], V(n - p), V{});
-      };
+      return [=](auto i) { return Both<V>{n_share(row.recall(i, 0)), p_share(row.recall(i, 1))}; };
     } else {
       const auto negative = shifted_term<T, false>(row, done.negative.base);
       const auto positive = shifted_term<T, true>(row, done.positive.base);
-      const bool shifted = smallest_lane(V(row(done.shifted))) > 0;
-      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
-        Both<V> terms;
-        if (shifted) {
+      const V far = row(done.shifted);
+      const bool any = smallest_lane(V(-far)) < 0;
+      return [=, v = row(x), t = row(targets)](auto i) {
+        Both<V> terms = near_terms<V>(t[i], V(v[i]));
+        if (any) {
           const Both<V> w = weights_of<V>(t[i]);
-          terms = {negative(w, v[i]), positive(w, v[i])};
-        } else {
-          terms = near_terms<V>(t[i], V(v[i]));
+          const auto yes = far > V{};
+          terms = {select(yes, negative(w, v[i]), terms.negative),
+                   select(yes, positive(w, v[i]), terms.positive)};
         }
-        const V n = n_share(terms.negative), p = p_share(terms.positive);
-        return select(on[i], V(n - p), V{});
+        return Both<V>{n_share(terms.negative), p_share(terms.positive)};
       };
     }
   }
 };
 
-// A part with its largest term apart from the others, so that one less its share is not a
-// difference. `key` is the logarithm of the largest; what is less than half a unit below it is
-// near, and only if nothing else is, can its share be above 2/3.
+// The sum of a part's terms without the largest, so that one less the share of that is not a
+// difference. `key` is the logarithm of the largest, or where none is above half of the sum, that
+// of the sum; `near` is above 1 then, and where others are less than `near_key` below the largest.
+// Only if it is 1 can a share be above 2/3.
 template <class R>
-struct PeakedPart {
-  PartSum<R> all;
+struct Peak {
   R key, others, near;
 };
 constexpr double near_key = 0.5;
 
+// From sums of terms without a shift, 2^64 too large.
+template <class R>
+KX_FN Peak<R> peak_of(R sum, R others) {
+  const auto alone = others < sum * element_t<R>(0.75);
+  const R key = log(R(select(alone, R(sum - others), sum) * element_t<R>(exp_lowered)));
+  return {key, others, select(alone, splat<R>(1), splat<R>(2))};
+}
+// Of terms with a shift.
 template <class T, bool positive, class Team, class X, class C, class M>
-KX_FN auto peaked_part(const Team& team, X x, C targets, M mask, typename Team::Result threshold) {
+KX_FN auto shifted_peak(const Team& team, X x, C targets, M mask, typename Team::Result shift) {
   using V = typename Team::Value;
   using R = typename Team::Result;
-  const R shift = shift_of<positive>(team, x, targets, mask, threshold);
   const auto keys = [&](auto row) {
     const V least = splat<V>(-infinity);
     return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
@@ -454,114 +529,131 @@ KX_FN auto peaked_part(const Team& team, X x, C targets, M mask, typename Team::
   const R top = team.max(keys);
   R unit;
   const auto base = exp_base<element_t<V>>(shift, unit);
-  const auto s = team.template sum<3, 1>([&](auto row) {
+  const auto s = team.template sum<2, 1>([&](auto row) {
     const V bound = V(row(top)) - element_t<V>(near_key);
     return [=, term = shifted_term<T, positive>(row, base), key = keys(row), v = row(x),
             t = row(targets), on = row(mask)](auto i) {
-      const V e = select(on[i], term(weights_of<V>(t[i]), v[i]), V{});
       const auto near = key(i) >= bound;
-      return Sums<V, 3>{e, select(near, V{}, e), select(near, splat<V>(1), V{})};
+      const V e = select(on[i], term(weights_of<V>(t[i]), v[i]), V{});
+      return Sums<V, 2>{select(near, V{}, e), select(near, splat<V>(1), V{})};
     };
   });
-  return PeakedPart<R>{part_sum(shift, s[0], unit), top, s[1] + s[1] * unit, s[2]};
+  return Peak<R>{top, s[0] + s[0] * unit, s[1]};
 }
 template <class T, class R>
-KX_FN PeakedPart<R> merge(const PeakedPart<R>& a, const PeakedPart<R>& b) {
-  const PartSum<R> all = merge<T>(a.all, b.all);
-  const R fa = relative_exp<T>(a.all.shift, all.shift);
-  const R fb = relative_exp<T>(b.all.shift, all.shift);
+KX_FN Peak<R> merge(const Peak<R>& a, const PartSum<R>& of_a, const Peak<R>& b,
+                    const PartSum<R>& of_b) {
+  const R shift = maximum(of_a.shift, of_b.shift);
+  const R fa = relative_exp<T>(of_a.shift, shift), fb = relative_exp<T>(of_b.shift, shift);
   const auto b_leads = b.key > a.key;
-  const R others = select(b_leads, R(times_or_zero(a.all.sum, fa) + times_or_zero(b.others, fb)),
-                          R(times_or_zero(a.others, fa) + times_or_zero(b.all.sum, fb)));
+  const R others = select(b_leads, R(times_or_zero(of_a.sum, fa) + times_or_zero(b.others, fb)),
+                          R(times_or_zero(a.others, fa) + times_or_zero(of_b.sum, fb)));
   const R apart = select(b_leads, R(b.key - a.key), R(a.key - b.key));
   const auto alone = apart > splat<R>(near_key);
-  return {all, maximum(a.key, b.key), others,
+  return {maximum(a.key, b.key), others,
           select(alone, select(b_leads, b.near, a.near), R(a.near + b.near))};
 }
 
 // The loss, its gradient, and the diagonal of its Hessian, n (1 - n) + p (1 - p), or the bound n +
 // p. (n),any(n),mask(n)?,()->(),(n),(n)
 template <class T>
-struct MultilabelCurvature : MultilabelCrossentropy<T> {
-  static constexpr int keeps = 0;
+struct MultilabelCurvature : MultilabelGradient<T> {
+  using Gradient = MultilabelGradient<T>;
   bool bound;
   template <class R>
   struct State {
-    PeakedPart<R> negative, positive;
-    R threshold, invalid;
+    typename Gradient::template State<R> sums;
+    Peak<R> negative, positive;
   };
   template <class P>
-  struct PeakedShare {
-    Share<P> share;
-    P left;  // one less the share of the largest, -1 where that is a safe difference
-  };
-  template <class P>
-  struct Done {
-    PeakedShare<P> negative, positive;
+  struct Done : Gradient::template Done<P> {
+    Both<P> left;  // one less the share of the largest, -1 where that is a safe difference
   };
   template <class Team, class X, class C, class M>
   KX_FN auto gather(const Team& team, X x, C targets, M mask,
                     typename Team::Result threshold) const {
-    using V = typename Team::Value;
     using R = typename Team::Result;
-    const R s0 = this->finite_or_nan(threshold);
-    const auto invalid = team.template sum<1, 1>([&](auto row) {
-      return [=, t = row(targets), on = row(mask)](auto i) {
-        return Sums<V, 1>{select(on[i], invalid_target<V>(t[i]), V{})};
-      };
-    });
-    return State<R>{peaked_part<T, false>(team, x, targets, mask, s0),
-                    peaked_part<T, true>(team, x, targets, mask, s0), s0, invalid[0]};
+    const auto s = this->parts(team, x, targets, mask, this->finite_or_nan(threshold));
+    Both<Peak<R>> peak = near_peaks(team, x, targets, mask, s);
+    if (smallest_lane(R(-s.shifted)) < 0) {
+      const auto far = s.shifted > R{};
+      peak = {choose(far, shifted_peak<T, false>(team, x, targets, mask, s.negative.shift),
+                     peak.negative),
+              choose(far, shifted_peak<T, true>(team, x, targets, mask, s.positive.shift),
+                     peak.positive)};
+    }
+    return State<R>{s, peak.negative, peak.positive};
   }
   template <class R>
   KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
-    return {kexue::merge<T>(a.negative, b.negative), kexue::merge<T>(a.positive, b.positive),
-            a.threshold, a.invalid + b.invalid};
+    const auto &x = a.sums, &y = b.sums;
+    return {Gradient::merge(x, y), kexue::merge<T>(a.negative, x.negative, b.negative, y.negative),
+            kexue::merge<T>(a.positive, x.positive, b.positive, y.positive)};
   }
   template <class R>
   KX_FN auto results(const State<R>& s) const {
-    return this->template loss<R>(s.negative.all, s.positive.all, s.threshold, s.invalid);
+    return Gradient::results(s.sums);
   }
   template <class R>
   KX_FN auto finish(const State<R>& s) const {
     using P = Pack<term_t<T>, lanes<R>>;
-    const PartValue<R> n = value_of<T>(s.negative.all, s.threshold);
-    const PartValue<R> p = value_of<T>(s.positive.all, R(-s.threshold));
-    const R sound = soundness(n.value + p.value, s.invalid);
-    return Done<P>{peaked_share(s.negative, n, sound), peaked_share(s.positive, p, sound)};
+    const auto &n = s.sums.negative, &p = s.sums.positive;
+    return Done<P>{Gradient::finish(s.sums),
+                   {left<P>(s.negative, value_of<T>(n, s.sums.threshold)),
+                    left<P>(s.positive, value_of<T>(p, R(-s.sums.threshold)))}};
   }
   template <class D, class Row, class X, class C, class M, class S>
   KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
     using V = typename Row::Value;
-    const auto negative = share<false>(row, done.negative);
-    const auto positive = share<true>(row, done.positive);
-    return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
-      const Both<V> w = weights_of<V>(t[i]);
-      const Pair<V> n = negative(w, v[i]), p = positive(w, v[i]);
-      return Pair<V>{select(on[i], V(n.first - p.first), V{}),
-                     select(on[i], V(n.second + p.second), V{})};
+    return [shares = this->shares(done, row, x, targets), n_left = V(row(done.left.negative)),
+            p_left = V(row(done.left.positive)), bounds = bound, on = row(mask)](auto i) {
+      const Both<V> w = shares(i);
+      const V n = bounds ? w.negative : V(w.negative * rest(w.negative, n_left));
+      const V p = bounds ? w.positive : V(w.positive * rest(w.positive, p_left));
+      return Pair<V>{select(on[i], V(w.negative - w.positive), V{}), select(on[i], V(n + p), V{})};
     };
   }
 
  private:
-  template <class R>
-  KX_FN static auto peaked_share(const PeakedPart<R>& part, const PartValue<R>& value, R sound) {
-    using P = Pack<term_t<T>, lanes<R>>;
-    const R left = value.one + part.others * value.factor.hi;
-    return PeakedShare<P>{share_of<T>(part.all, value.factor, sound, splat<R>(1)),
-                          convert<P>(select(part.near == splat<R>(1), left, splat<R>(-1)))};
+  template <class M, class R>
+  KX_FN static Peak<R> choose(M yes, const Peak<R>& a, const Peak<R>& b) {
+    return {select(yes, a.key, b.key), select(yes, a.others, b.others),
+            select(yes, a.near, b.near)};
   }
-  // A share w, and w (1 - w) or its bound w.
-  template <bool positive, class Row, class P>
-  KX_FN auto share(Row row, const PeakedShare<P>& done) const {
-    using V = typename Row::Value;
-    return [term = shifted_term<T, positive>(row, done.share.base), bounds = bound,
-            share = done.share.template times<V>(row),
-            left = V(row(done.left))](Both<V> weight, V score) {
-      const V w = share(term(weight, score)), half = splat<V>(0.5);
-      const V rest = select((w > half) & (left >= V{}), left, V(1 - w));
-      return Pair<V>{w, bounds ? w : V(w * rest)};
-    };
+  // Of terms without a shift; a share above half is a term above half of the sum.
+  template <class Team, class X, class C, class M, class S>
+  KX_FN static auto near_peaks(const Team& team, X x, C targets, M mask, const S& s) {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const R n = s.negative.sum, p = s.positive.sum;
+    const Both<R> one = exp_both(s.threshold);
+    const element_t<R> lift = 1 / exp_lowered;
+    const auto large = (n > one.negative * lift) | (p > one.positive * lift);
+    Both<R> others = {n, p};
+    if (smallest_lane(select(large, splat<R>(-1), R{})) < 0) {
+      const R n_half = n * element_t<R>(exp_lowered / 2),
+              p_half = p * element_t<R>(exp_lowered / 2);
+      const auto sum = team.template sum<2, 2>([&](auto row) {
+        return [=, v = row(x), t = row(targets), on = row(mask), a = V(row(n_half)),
+                b = V(row(p_half))](auto i) {
+          const Both<V> e = near_terms<V>(t[i], V(v[i]));
+          const V below = select(e.negative > a, V{}, e.negative);
+          const V above = select(e.positive > b, V{}, e.positive);
+          return Sums<V, 2>{select(on[i], below, V{}), select(on[i], above, V{})};
+        };
+      });
+      others = {sum[0] * lift, sum[1] * lift};
+    }
+    return Both<Peak<R>>{peak_of(n, others.negative), peak_of(p, others.positive)};
+  }
+  template <class P, class R>
+  KX_FN static P left(const Peak<R>& peak, const PartValue<R>& value) {
+    const R rest = value.one + peak.others * value.factor.hi;
+    return convert<P>(select(peak.near == splat<R>(1), rest, splat<R>(-1)));
+  }
+  template <class V>
+  KX_FN static V rest(V share, V left) {
+    return select((share > splat<V>(0.65)) & (left >= V{}), left, V(1 - share));
   }
 };
 

@@ -1,6 +1,6 @@
 #include "../kernels/multilabel.h"
 
 #include "elements.h"
-#include "targets.h"
+#include "short_rows.h"
 
-KX_TABLE(multilabel, LossEngine)
+KX_TABLE(multilabel, MultilabelEngine)

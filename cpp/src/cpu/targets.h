@@ -250,6 +250,24 @@ class LossEngine : public CpuEngine {
     dispatch<T>(call_.dtype, [&](auto s) { value = double(load_wide<decltype(s), T>(op.data)); });
     return true;
   }
+  // How many rows fn finds invalid; without a mask, all elements may be one row.
+  template <class T, class Fn, class C, class M>
+  long long count(const Fn& fn, C targets, M mask) {
+    if constexpr (__is_same(M, Flags)) {
+      const Operand& op = targets.op;
+      if (mask.op.data) return reduce<T>(fn, Outputs<T, T>{}, targets, mask);
+      if (call_.dims == 1 && op.stride[0] == call_.n * op.step) {
+        Call flat = call_;
+        flat.n *= call_.rows;
+        flat.rows = 1;
+        flat.dims = 0;
+        return CpuEngine(flat).reduce<T>(fn, Outputs<T, T>{}, targets, Everything{});
+      }
+      return reduce<T>(fn, Outputs<T, T>{}, targets, Everything{});
+    } else {
+      return reduce<T>(fn, Outputs<T, T>{}, targets, mask);
+    }
+  }
 
  private:
   const Call& call_;

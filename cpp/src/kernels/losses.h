@@ -36,5 +36,16 @@ long long run_loss(Engine& engine, const Fn& fn, const Operand* out, In... in) {
   return engine.template transform<T>(fn, {1, {&loss}, &any, &second}, in...);
 }
 
+// Before anything is written, how many rows have targets that fn refuses. Not on a GPU, which gives
+// nan for them.
+template <class T, class Engine, class Fn, class C, class M>
+long long count_invalid(Engine& engine, const Fn& fn, C targets, M mask) {
+  if constexpr (Engine::specialises) {
+    return engine.template count<T>(fn, targets, mask);
+  } else {
+    return 0;
+  }
+}
+
 }  // namespace KX_ISA
 }  // namespace kexue

@@ -33,17 +33,32 @@ long long multilabel_derivatives(Engine& engine, const Operand& x, C targets, M 
   return multilabel_loss<T>(engine, x, targets, mask, threshold, out);
 }
 
+// Without a mask and a Hessian an engine may have a way of its own for short rows.
+template <class T, class Engine, class C>
+long long multilabel_dense(Engine& engine, const Call& call, C targets) {
+  const Operand* op = call.operand;
+  if (call.parameter[1] != 0) {
+    const long long invalid = count_invalid<T>(engine, InvalidTargets<T>{}, targets, Flags{op[2]});
+    if (invalid) return invalid;
+  }
+  if constexpr (Engine::specialises) {
+    long long invalid = 0;
+    const bool plain = !op[2].data && !op[6].data;
+    if (plain && engine.template short_rows<T>(op[0], targets, op[3], op + 4, invalid)) {
+      return invalid;
+    }
+  }
+  return multilabel_derivatives<T>(engine, op[0], targets, Flags{op[2]}, op[3],
+                                   call.parameter[0] != 0, op + 4);
+}
+
 template <class T, class Engine>
 long long multilabel_crossentropy(Engine& engine, const Call& call) {
-  const Operand *op = call.operand, &targets = op[1];
-  const auto with = [&](auto t) {
-    return multilabel_derivatives<T>(engine, op[0], t, Flags{op[2]}, op[3], call.parameter[0] != 0,
-                                     op + 4);
-  };
+  const Operand& targets = call.operand[1];
   if constexpr (Engine::specialises) {
-    if (targets.type == flag) return with(Flags{targets});
+    if (targets.type == flag) return multilabel_dense<T>(engine, call, Flags{targets});
   }
-  return with(Targets<T>{targets});
+  return multilabel_dense<T>(engine, call, Targets<T>{targets});
 }
 
 template <class T, class Engine>
@@ -57,6 +72,11 @@ template <class T, class Engine>
 long long globalpointer_crossentropy(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   const Cells cells = {op[2], call.parameter[0] != 0};
+  if (call.parameter[2] != 0) {
+    const long long invalid =
+        count_invalid<T>(engine, InvalidTargets<T>{}, Targets<T>{op[1]}, cells);
+    if (invalid) return invalid;
+  }
   return multilabel_derivatives<T>(engine, op[0], Targets<T>{op[1]}, cells, op[3],
                                    call.parameter[1] != 0, op + 4);
 }
@@ -70,9 +90,9 @@ long long multilabel_probability(Engine& engine, const Call& call) {
 
 template <class Engine>
 constexpr Entry multilabel_entries[] = {
-    KX_KERNEL(multilabel_crossentropy, "(n),any(n),mask(n)?,()->(),(n)?,(n)?", 1),
+    KX_KERNEL(multilabel_crossentropy, "(n),any(n),mask(n)?,()->(),(n)?,(n)?", 2),
     KX_KERNEL(sparse_multilabel_crossentropy, "(n),list,list,mask(n)?,()->(),(n)?,(n)?", 1),
-    KX_KERNEL(globalpointer_crossentropy, "(n),any(n),mask(k)?,()->(),(n)?,(n)?", 2),
+    KX_KERNEL(globalpointer_crossentropy, "(n),any(n),mask(k)?,()->(),(n)?,(n)?", 3),
     KX_KERNEL(multilabel_probability, "(),()->()", 0),
 };
 

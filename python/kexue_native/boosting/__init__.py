@@ -12,6 +12,8 @@ from ..losses._common import is_bound
 
 __all__ = ["LightGBMObjective", "XGBoostObjective"]
 
+_ELEMENTS = 1 << 17  # of float64 results at a time
+
 
 class _Objective:
     """`multilabel_crossentropy` for arguments as `train` or the scikit-learn wrapper gives them."""
@@ -32,18 +34,26 @@ class _Objective:
     ) -> tuple[Array, Array]:
         """Gradient and Hessian of (scores, data); of (labels, scores, weights) for scikit-learn."""
         scores, targets, weight = self._arguments(first, second, sample_weight)
-        matrix = scores.reshape(targets.shape).astype(FLOAT32, copy=False)
-        grad, hess = np.empty_like(matrix), np.empty_like(matrix)
-        multilabel_crossentropy(
-            matrix,
-            targets,
-            threshold=self.threshold,
-            return_grad=True,
-            return_hess=True,
-            hess=self.hess,
-            out=(np.empty(len(matrix), FLOAT32), grad, hess),
-            backend=self.backend,
-        )
+        matrix = scores.reshape(targets.shape)
+        grad, hess = (np.empty_like(matrix, FLOAT32) for _ in range(2))
+        # Wider scores keep their digits: some rows at a time are computed in their type.
+        narrow = matrix.dtype == FLOAT32
+        some = max(1, len(matrix) if narrow else _ELEMENTS // max(1, matrix.shape[1]))
+        for i in range(0, len(matrix), some):
+            rows = slice(i, i + some)
+            out = np.empty(len(matrix[rows]), FLOAT32), grad[rows], hess[rows]
+            results = multilabel_crossentropy(
+                matrix[rows],
+                targets[rows],
+                threshold=self.threshold,
+                return_grad=True,
+                return_hess=True,
+                hess=self.hess,
+                out=out if narrow else None,
+                backend=self.backend,
+            )
+            if not narrow:
+                _, grad[rows], hess[rows] = results
         if weight is not None:
             column = np.asarray(weight, FLOAT32)[:, None]
             grad *= column
@@ -110,8 +120,8 @@ class LightGBMObjective(_Objective):
     `mean_loss` as ``eval_metric``, with ``num_class=K, metric="None"``, and y is the row numbers.
     Predictions are raw scores, for `multilabel_predict` and `multilabel_probability`.
 
-    Gradients are float32 in Fortran order, as LightGBM takes them; they are those of its float64
-    scores rounded to float32. Weights of the data multiply them and weigh the mean.
+    Gradients are float32 in Fortran order, as LightGBM takes them: computed in float64, as its
+    scores are, and rounded once. Weights of the data multiply them and weigh the mean.
 
     An instance is pickled with its labels; a deep copy is the instance itself.
 

@@ -33,6 +33,15 @@ def may_fail(validate: bool, targets: Array) -> bool:
     return validate and namespace(targets) is np and getattr(targets, "dtype", None) != np.bool_
 
 
+def waiting(validate: bool, targets: Array, out: Any, *wanted: bool) -> tuple[bool, bool]:
+    """How `out` is kept from the results of targets that are refused: (whole, strict).
+
+    A loss alone waits in a buffer; with gradients, the kernel looks at all targets first.
+    """
+    fails = may_fail(validate, targets) and out is not None
+    return fails and not any(wanted), fails and any(wanted)
+
+
 def is_bound(name: str, hess: str) -> bool:
     """Whether the bound of the Hessian is asked for, not its exact diagonal."""
     return one_of(name, "hess", hess, ("exact", "bound")) == "bound"

@@ -23,7 +23,7 @@ from ..._arrays import (
 )
 from ..._backends import choose, usable
 from ..._limits import fill_in
-from .._common import IN_UNIT_INTERVAL, is_bound, may_fail, places, results
+from .._common import IN_UNIT_INTERVAL, is_bound, places, results, waiting
 
 __all__ = [
     "globalpointer_crossentropy",
@@ -125,12 +125,13 @@ def multilabel_crossentropy(
     """
     name = "multilabel_crossentropy"
     bound = is_bound(name, hess)
+    whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
         name,
         f"(n),(n),(n)?,()?->{results('()', return_grad, return_hess)}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
         mask=mask,
@@ -138,7 +139,7 @@ def multilabel_crossentropy(
     )
     _require_finite(name, call.inputs[3])
     invalid = choose("losses.multilabel", call, backend).multilabel_crossentropy(
-        *call.inputs, bound, *places(call, return_grad, return_hess)
+        *call.inputs, bound, strict, *places(call, return_grad, return_hess)
     )
     if validate:
         call.require(invalid, IN_UNIT_INTERVAL)
@@ -536,12 +537,13 @@ def globalpointer_crossentropy(
     """
     name = "globalpointer_crossentropy"
     bound = is_bound(name, hess)
+    whole, strict = waiting(True, targets, out, return_grad, return_hess)
     call = normalise(
         name,
         f"(n),(n),()?->{results('()', return_grad, return_hess)}",
         (-2, -1),
         out,
-        whole=may_fail(True, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
         threshold=threshold,
@@ -550,7 +552,7 @@ def globalpointer_crossentropy(
     _require_finite(name, limit)
     tokens = _tokens_of(name, call, scores, token_mask)
     invalid = choose("losses.multilabel", call, backend).globalpointer_crossentropy(
-        x, t, tokens, limit, bool(tril), bound, *places(call, return_grad, return_hess)
+        x, t, tokens, limit, bool(tril), bound, strict, *places(call, return_grad, return_hess)
     )
     call.require(invalid, IN_UNIT_INTERVAL)
     return call.result()

@@ -51,6 +51,7 @@ def multilabel_crossentropy(
     mask: Array | None,
     threshold: Array,
     bound: bool = False,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
     hess: Array | None = None,
@@ -61,6 +62,8 @@ def multilabel_crossentropy(
     kept = xp.asarray(True) if mask is None else mask
     invalid = xp.any(kept & ~((t >= 0) & (t <= 1)), axis=-1)
     s, threshold = widen(scores), widen(threshold)[..., None]
+    if strict and xp.any(invalid):
+        return int(xp.sum(invalid))  # before anything is written
     kept = xp.broadcast_to(kept, s.shape)
     # The rounding error of u goes into the coefficients; an infinite threshold has no limit.
     u, error = two_difference(s, xp.where(xp.isinf(threshold), _nan, threshold))
@@ -108,7 +111,7 @@ def sparse_multilabel_crossentropy(
     targets.reshape(-1)[row * (n + 2) + indices + 1] = True
     threshold = xp.where(targets[..., -1], _nan, widen(threshold))
     targets = targets[..., 1:-1]
-    return multilabel_crossentropy(scores, targets, mask, threshold, bound, loss, grad, hess)
+    return multilabel_crossentropy(scores, targets, mask, threshold, bound, False, loss, grad, hess)
 
 
 def globalpointer_crossentropy(
@@ -118,6 +121,7 @@ def globalpointer_crossentropy(
     threshold: Array,
     tril: bool = True,
     bound: bool = False,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
     hess: Array | None = None,
@@ -129,7 +133,9 @@ def globalpointer_crossentropy(
     mask = i <= j if tril else xp.ones(n * n, bool)
     if tokens is not None:
         mask = mask & tokens[..., i] & tokens[..., j]
-    return multilabel_crossentropy(scores, targets, mask, threshold, bound, loss, grad, hess)
+    return multilabel_crossentropy(
+        scores, targets, mask, threshold, bound, strict, loss, grad, hess
+    )
 
 
 @_quiet

@@ -1,0 +1,218 @@
+// The multi-label loss of short rows that lie one behind the other. Terms that need no shift do not
+// depend on their row: they are worked out along memory, with no register half empty, then added up
+// row by row. A row that needs a shift is one for MultilabelGradient.
+#pragma once
+
+#include "targets.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+
+constexpr index flat_row = 64;  // up to here
+static_assert(flat_row * tile_rows <= batch_size, "a tile fits a buffer");
+
+// The sums of lanes<R> packs, one to a lane.
+template <int apart, class R>
+KX_FN R fold_pair(R a, R b) {
+  using B = bits_t<R>;
+  const B at = lane_numbers<B>(), upper = at & element_t<B>(apart), width = splat<B>(lanes<R>);
+  const B first = at - upper + (upper != B{} ? width : B{});
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, first + element_t<B>(apart));
+}
+template <int apart, class R>
+KX_FN R fold_packs(R* pack) {
+  KX_UNROLL
+  for (int k = 0; k < apart; ++k) pack[k] = fold_pair<apart>(pack[k], pack[k + apart]);
+  if constexpr (apart > 1) {
+    return fold_packs<apart / 2>(pack);
+  } else {
+    return pack[0];
+  }
+}
+
+template <class T, class C>
+class ShortRows {
+  static constexpr int width = register_bytes / int(sizeof(T));
+  static constexpr int most_rows = register_bytes / int(sizeof(wide_t<T>));
+  using V = Pack<T, width>;
+  using R = Pack<wide_t<T>, most_rows>;
+  using In = Readers<V, R, Vector<T>, C>;
+  struct Terms {
+    alignas(64) T negative[batch_size + width], positive[batch_size + width];
+  };
+
+ public:
+  ShortRows(const Call& call, const Operand& x, C targets, const Operand& threshold,
+            const Operand* out)
+      : call_(call), x_(x), targets_(targets), threshold_(threshold), loss_(out[0]), grad_(out[1]) {
+    streams_ = grad_.data && call.rows * call.n * index(sizeof(T)) >= stream_bytes;
+  }
+
+  // Whether the rows are of this kind.
+  bool fit() const {
+    return call_.dims == 1 && call_.rows >= 4 && call_.n > 0 && call_.n <= flat_row && behind(x_) &&
+           behind(targets_.op) && (!grad_.data || behind(grad_));
+  }
+  // Returns how many are invalid.
+  long long run() {
+    const index tiles = (call_.rows + tile_rows - 1) / tile_rows;
+    const index some = job_elements / (tile_rows * call_.n) + 1, jobs = (tiles + some - 1) / some;
+    long long invalid = 0;
+    parallel(jobs, [&](index job) {
+      In in(call_, Vector<T>{x_}, targets_);
+      const index end = (job + 1) * some < tiles ? (job + 1) * some : tiles;
+      for (index i = job * some; i < end; ++i) {
+        const index r0 = i * tile_rows, left = call_.rows - r0;
+        const long long found = tile(in, r0, int(left < tile_rows ? left : tile_rows));
+        if (found) __atomic_fetch_add(&invalid, found, __ATOMIC_RELAXED);
+      }
+      if (streams_) stream_done();
+    });
+    return invalid;
+  }
+
+ private:
+  const Call& call_;
+  const Operand& x_;
+  const C targets_;
+  const Operand &threshold_, &loss_, &grad_;
+  bool streams_;
+
+  bool behind(const Operand& op) const { return op.step > 0 && op.stride[0] == call_.n * op.step; }
+
+  KX_NOINLINE long long tile(In& in, index r0, int count) const {
+    const index n = call_.n;
+    Terms terms;
+    bool odd[tile_rows] = {};
+    const auto work_out = [&](index begin, index end) {
+      return in.with_blocks(0, count * int(n), [&](auto x, auto t) {
+        const RowOf<V> row = {0};
+        return work_out_terms(x.of(row), t.of(row), begin, end, terms);
+      });
+    };
+    in.rows(r0, 1);
+    if (!work_out(0, count * n)) {
+      for (int j = 0; j < count; ++j) odd[j] = !work_out(j * n, (j + 1) * n);
+    }
+    Reader<PerRow<T>, V, R> threshold(PerRow<T>{threshold_}, call_);
+    threshold.tile(r0, count, 0, 1);
+    alignas(64) wide_t<T> loss[tile_rows], factor[2][tile_rows];
+    for (int g = 0; g < count; g += most_rows) {
+      const int some = count - g < most_rows ? count - g : most_rows;
+      const R s0 = threshold.group(g / most_rows), near = near_threshold(s0);
+      const NearLoss<R> rows = near_loss(sums(terms.negative + g * n, some),
+                                         sums(terms.positive + g * n, some), R(s0 * near));
+      for (int j = 0; j < some; ++j) odd[g + j] |= lane(near, j) == 0;
+      store(loss + g, rows.value);
+      store(factor[0] + g, rows.factor.negative);
+      store(factor[1] + g, rows.factor.positive);
+    }
+    alignas(64) T grad[batch_size + width];
+    long long invalid = 0;
+    for (int j = 0; j < count; ++j) {  // what a row writes behind its end the next one replaces
+      T* const to = grad_.data ? grad + j * n : nullptr;
+      if (odd[j]) {
+        in.rows(r0 + j, 1);
+        invalid += alone(in, splat<R>(threshold.values[j]), loss[j], to);
+      } else if (to) {
+        const Two<V> a = in_two(factor[0][j]), b = in_two(factor[1][j]);
+        for (index i = 0; i < n; i += width) {
+          const V p = load<V>(terms.negative + j * n + i), q = load<V>(terms.positive + j * n + i);
+          store(to + i, V(product_and(p, a.hi, V(p * a.lo)) - product_and(q, b.hi, V(q * b.lo))));
+        }
+      }
+    }
+    for (int g = 0; g < count; g += most_rows) {
+      const int some = count - g < most_rows ? count - g : most_rows;
+      store_scalars<T>(loss_, call_, r0 + g, some, load<R>(loss + g));
+    }
+    if (grad_.data) {
+      dispatch<T>(call_.dtype, [&](auto stored) {
+        scatter_run<decltype(stored)>(grad_.data + r0 * grad_.stride[0], grad_.step, grad,
+                                      count * int(n), streams_);
+      });
+    }
+    return invalid;
+  }
+  // From begin to end, which may spill behind. Returns whether all terms are in order.
+  template <class X, class Y>
+  static bool work_out_terms(X x, Y targets, index begin, index end, Terms& terms) {
+    V odd{};
+    const auto step = [&](auto at) {
+      const V score = x[at];
+      const auto target = targets[at];
+      const Both<V> term = near_terms<V>(target, score);
+      odd = odd + is_odd<T, V>(target, score);
+      store(terms.negative + at.i, term.negative);
+      store(terms.positive + at.i, term.positive);
+    };
+    index i = begin;
+    for (; i + width <= end; i += width) step(Full{i});
+    if (i < end) step(Part{i, int(end - i)});
+    return fold_lanes(odd, [](auto a, auto b) { return a + b; }) == 0;
+  }
+  // A row by the general way. Returns whether it is invalid.
+  KX_NOINLINE bool alone(In& in, R threshold, wide_t<T>& loss, T* grad) const {
+    const int n = int(call_.n);
+    return in.with_blocks(0, n, [&](auto x, auto t) {
+      const MultilabelGradient<T> fn;
+      const auto state =
+          gather_block<0, V, R>(fn, 1, n, Kept<T>{nullptr, 0}, x, t, Everything{}, threshold);
+      const auto results = fn.results(state);
+      loss = lane(results.out[0], 0);
+      if (grad) {
+        const auto step = fn.each(fn.finish(state), RowOf<V>{0}, x, t, Everything{}, threshold);
+        int i = 0;
+        for (; i + width <= n; i += width) store(grad + i, step(Full{i}));
+        if (i < n) store(grad + i, step(Part{i, n - i}));
+      }
+      return lane(results.invalid, 0) != 0;
+    });
+  }
+  // Of some rows, one to a lane. No more than a few terms are added in their own type.
+  R sums(const T* terms, int rows) const {
+    const index n = call_.n;
+    const int whole = int(n / width), left = int(n % width);
+    const auto live = lane_numbers<V>() < splat<V>(left);
+    R sum[most_rows] = {};
+    for (int j = 0; j < rows; ++j) {
+      const T* at = terms + j * n;
+      V total = whole > 0 ? load<V>(at) : V{};
+      for (int k = 1; k < whole; ++k) total = total + load<V>(at + k * width);
+      if (left) total = total + select(live, load<V>(at + whole * width), V{});
+      if constexpr (sizeof(V) == sizeof(R) && lanes<V> == lanes<R>) {
+        sum[j] = total;
+      } else {
+        Pack<T, width / 2> half[2];
+        __builtin_memcpy(half, &total, sizeof half);
+        sum[j] = convert<R>(half[0]) + convert<R>(half[1]);
+      }
+    }
+    return fold_packs<most_rows / 2>(sum);
+  }
+  static Two<V> in_two(wide_t<T> x) {
+    const T hi = static_cast<T>(x);
+    return {splat<V>(hi), splat<V>(static_cast<T>(x - hi))};
+  }
+};
+
+// Row functions, functors, and short rows.
+class MultilabelEngine : public LossEngine {
+ public:
+  explicit MultilabelEngine(const Call& call) : LossEngine(call), call_(call) {}
+  // Losses, and gradients if wanted, if the rows are short ones; else false.
+  template <class T, class C>
+  bool short_rows(const Operand& x, C targets, const Operand& threshold, const Operand* out,
+                  long long& invalid) {
+    ShortRows<T, C> rows(call_, x, targets, threshold, out);
+    if (!rows.fit()) return false;
+    invalid = rows.run();
+    return true;
+  }
+
+ private:
+  const Call& call_;
+};
+
+}  // namespace KX_ISA
+}  // namespace kexue
