@@ -20,3 +20,8 @@
   X(slopes)         \
   X(smooth)         \
   X(stepsize)
+
+// Parts without kernels for a GPU: there they are made of CuPy's functions.
+#define KX_HOST_PARTS(X) \
+  X(exact)               \
+  X(linear)

@@ -123,7 +123,7 @@ def softmax_attention(
     wanted = [("lv", None, batch.dtype)] + [("l", None, batch.wide)] * bool(return_lse)
     found = results(batch, wanted, out)
     places = [bits(buffer) for _, buffer in found] + [None]
-    kernels = kernels_of("attention.exact", batch, backend, False)
+    kernels = kernels_of("attention.exact", batch, backend)
     kernels.softmax_attention(*batch.kernel_arrays("q", "k", "v"), *options, *places[:2])
     return finish(batch, found, out)
 
@@ -220,7 +220,7 @@ def softmax_attention_vjp(
         )
     batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"), g=(g, "lv"))
     options = _options(batch, scale, causal, exclude_self, offset, key_mask, bias)
-    kernels = kernels_of("attention.exact", batch, backend, False)
+    kernels = kernels_of("attention.exact", batch, backend)
     arrays = batch.kernel_arrays("q", "k", "v")
     out, lse = batch.add("out", out, "lv"), batch.add("lse", lse, "l")
     if out is None or lse is None:

@@ -32,6 +32,7 @@ FAVOR = {
     "trig": "trig",
     "relu": "random_relu",
 }
+NATIVE = ("identity", "elu1", "relu", "exp", "softmax_d", "cosine", "taylor2", "affine")
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
 
 
@@ -204,7 +205,7 @@ def feature_map(
     )
     batch.size["f"] = way.features
     found = results(batch, [("lf", None, batch.dtype)], out)
-    kernels = kernels_of("attention.linear", batch, backend, False)
+    kernels = kernels_of("attention.linear", batch, backend, native=False)
     kernels.feature_map(*batch.kernel_arrays("x"), *way[:5], bool(is_query), bits(found[0].buffer))
     return finish(batch, found, out)
 
@@ -308,7 +309,8 @@ class _Options:
         mode = CAUSAL * bool(causal) + EXCLUDE_SELF * bool(exclude_self)
         place = offset_of(name, offset, causal, exclude_self, batch.size["l"], batch.size["s"])
         size = 64 if chunk is None else as_index(name, "chunk", chunk, 1)
-        self.weight, self.decay = weight, decay
+        # Other forms are made of array functions.
+        self.native = KINDS[self.map.kind] in NATIVE and mode != EXCLUDE_SELF
         self.arguments = (
             self.map.projection,
             self.map.bias,
@@ -489,7 +491,7 @@ def linear_attention(
     parts: list[Array | None] = [None, None, None]
     if return_state:
         parts = [batch.empty(batch.shape(core)) for core in ("f", "fv", "f")]
-    kernels = kernels_of("attention.linear", batch, backend, False)
+    kernels = kernels_of("attention.linear", batch, backend, options.native)
     arrays = batch.kernel_arrays("q", "k", "v")
     kernels.linear_attention(*arrays, *options.arguments, bits(found[0].buffer), *parts)
     value = finish(batch, found, out)
@@ -633,7 +635,7 @@ def linear_attention_vjp(
         if state is not None:
             wanted.append((core, state.shape, batch.wide))
     found = results(batch, wanted, grads)
-    kernels = kernels_of("attention.linear", batch, backend, False)
+    kernels = kernels_of("attention.linear", batch, backend, options.native)
     kernels.linear_attention_vjp(
         *batch.kernel_arrays("g", "q", "k", "v"),
         *options.arguments,
@@ -837,7 +839,7 @@ def linear_attention_step(
         )
     place = None if out is None else out[..., None, :] if hasattr(out, "ndim") and out.ndim else out
     found = results(batch, [("lv", None, batch.dtype)], place)
-    kernels = kernels_of("attention.linear", batch, backend, False)
+    kernels = kernels_of("attention.linear", batch, backend, options.native)
     arrays = batch.kernel_arrays("q_t", "k_t", "v_t")
     parts = state.c, state.s, state.z
     kernels.linear_attention(*arrays, *options.arguments, bits(found[0].buffer), *parts)

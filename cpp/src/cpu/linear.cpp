@@ -1,0 +1,1099 @@
+// Linear attention. A scan takes sources (keys with values, or for gradients queries with their
+// share of g) into a state S = sum psi v^T, z = sum psi t, and lets readers read it: forwards for
+// results and dq, from the end for dk and dv, with the same text. Features are panels with a
+// feature a row, so that maxima and sums over features run along registers.
+//
+// Features of exponential maps stay logarithms until their unit e^c is known, c the largest log of
+// each feature so far: then no exponent is positive.
+#include "product.h"
+
+namespace kexue {
+inline namespace KX_ISA {
+namespace {
+
+constexpr index chunk = 64;  // rows of a panel
+
+enum Kind { identity, elu1, relu, exponential, softmax_d, efficient, cosine, taylor2, affine };
+
+inline bool is_log(int kind) {
+  return kind == elu1 || kind == exponential || kind == softmax_d || kind == affine;
+}
+
+// What does not change during a call.
+template <class T>
+struct Maps {
+  int kind;
+  index d, f, e, d_pitch, e_pitch;
+  T scale, eps;
+  const T *weights, *bias;  // of affine maps, f x d and f, or null
+  bool log() const { return is_log(kind); }
+};
+
+// Queries or keys of one head, in the order of the scan.
+struct Rows {
+  index count;
+  View x, values;      // values: v of keys, g of queries
+  View weight, decay;  // of keys, null data where there are none
+  View place;          // of queries: sums of decays at their places; null data likewise
+  char* stats;         // of queries: top, 1 / denominator, delta, as T; pitch in bytes
+  index stats_pitch;
+  bool query;
+  Rows turned() const {
+    Rows other = *this;
+    other.x = x.turned(count);
+    other.values = values.turned(count);
+    other.weight = weight.turned(count);
+    other.decay = decay.turned(count);
+    other.place = place.turned(count);
+    other.stats = stats + (count - 1) * stats_pitch;
+    other.stats_pitch = -stats_pitch;
+    return other;
+  }
+};
+
+template <class T>
+struct Stats {
+  T top, inverse, delta;
+};
+
+// Up to `chunk` rows in working memory.
+template <class T>
+struct Block {
+  T *x, *features, *values, *turned;  // x: d x chunk; f x chunk; chunk x e; e x chunk
+  T shift[chunk], tail[chunk], keep[chunk];
+  int count;
+};
+
+template <class T>
+struct State {
+  T *c, *s, *z;  // f, f x e_pitch, f
+  double place;  // sum of decays that its unit refers to
+  index live;    // sources that are not masked
+};
+
+template <class T>
+struct Head {
+  using V = typename Panel<T>::V;
+  static constexpr int width = Panel<T>::width;
+  const Maps<T>& maps;
+
+  index state_size() const { return maps.f * (maps.e_pitch + 2) + 64; }
+  State<T> state_at(T* memory) const {
+    return {memory, memory + 2 * ((maps.f + 15) / 16 * 16), memory + (maps.f + 15) / 16 * 16, 0, 0};
+  }
+  static index state_room(const Maps<T>& maps) {
+    return 2 * ((maps.f + 15) / 16 * 16) + maps.f * maps.e_pitch + 16;
+  }
+  void clear(State<T>& to) const {
+    for (index t = 0; t < maps.f; ++t) {
+      to.c[t] = T(-infinity);
+      to.z[t] = 0;
+    }
+    for (index i = 0; i < maps.f * maps.e_pitch; ++i) to.s[i] = 0;
+    to.place = 0;
+    to.live = 0;
+  }
+  void scale_row(const State<T>& state, index t, T factor) const {
+    if (factor == 1) return;
+    state.z[t] *= factor;
+    T* const row = state.s + t * maps.e_pitch;
+    for (index i = 0; i < maps.e_pitch; ++i) row[i] *= factor;
+  }
+  // Raises the unit of feature t.
+  void raise(const State<T>& state, index t, T c) const {
+    if (!(c > state.c[t])) return;
+    if (state.c[t] != T(-infinity)) scale_row(state, t, exp_anywhere(T(state.c[t] - c)));
+    state.c[t] = c;
+  }
+  void move(State<T>& state, double place, T direction) const {
+    const T by = T(direction * T(place - state.place));
+    if (by != 0) {
+      for (index t = 0; t < maps.f; ++t) state.c[t] += by;
+    }
+    state.place = place;
+  }
+  // Adds what `other` has.
+  void merge(const State<T>& other, T direction, State<T>& state) const {
+    const T by = T(direction * T(state.place - other.place));
+    for (index t = 0; t < maps.f; ++t) {
+      if (other.c[t] == T(-infinity)) continue;
+      const T c = other.c[t] + by;
+      raise(state, t, c);
+      const T factor = exp_anywhere(T(c - state.c[t]));
+      state.z[t] += factor * other.z[t];
+      T* const to = state.s + t * maps.e_pitch;
+      const T* const from = other.s + t * maps.e_pitch;
+      for (index i = 0; i < maps.e_pitch; ++i) to[i] += factor * from[i];
+    }
+    state.live += other.live;
+  }
+
+  // --- Features ---
+
+  // Rows from `first` on: inputs, features or their logarithms, values, what their exponents are
+  // shifted by, tails. `place` is what sums of decays are taken relative to. `weighted` queries
+  // give g / denominator as values and delta as tails.
+  void load(const Rows& rows, index first, int count, double place, bool weighted, Block<T>& to,
+            T* rough) const {
+    to.count = count;
+    fetch(rows.x.from(first), count, maps.d, rough, maps.d_pitch);
+    if (rows.values.data) {
+      fetch(rows.values.from(first), count, maps.e, to.values, maps.e_pitch);
+    }
+    for (index i = 0; i < chunk; ++i) {
+      to.shift[i] = 0;
+      to.keep[i] = i < count;
+      to.tail[i] = i < count;
+    }
+    if (rows.weight.data) fetch(rows.weight.from(first), count, 1, to.keep, 1);
+    if (rows.query && weighted) {
+      for (int i = 0; i < count; ++i) {
+        const auto own = load_stats(rows, first + i);
+        to.shift[i] = -own.top;
+        to.tail[i] = own.delta;
+        T* const row = to.values + i * maps.e_pitch;
+        for (index c = 0; c < maps.e_pitch; ++c)
+          row[c] = own.inverse == 0 ? T(0) : row[c] * own.inverse;
+        if (own.inverse == 0) to.keep[i] = 0;
+      }
+    }
+    for (index i = 0; i < chunk; ++i) {
+      if (to.keep[i] > 0 || (i < count && to.keep[i] != to.keep[i])) continue;
+      to.keep[i] = 0;
+      to.tail[i] = 0;
+      for (index c = 0; c < maps.d_pitch; ++c) rough[i * maps.d_pitch + c] = 0;
+      for (index c = 0; c < maps.e_pitch; ++c) to.values[i * maps.e_pitch + c] = 0;
+    }
+    const View& decays = rows.query ? rows.place : rows.decay;
+    if (decays.data) {
+      for (int i = 0; i < count; ++i) {
+        const double sum = kexue::load<double>(decays.data + (first + i) * decays.pitch);
+        to.shift[i] += T(rows.query ? sum - place : place - sum);
+      }
+    }
+    if (maps.scale != 1) {
+      for (index i = 0; i < count * maps.d_pitch; ++i) rough[i] *= maps.scale;
+    }
+    turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.x, chunk);
+    for (int i = 0; i < int(chunk); ++i) {
+      if (to.keep[i] == 0) {
+        to.shift[i] = T(-infinity);
+      } else if (to.keep[i] != 1 && maps.log()) {
+        to.shift[i] += kexue::log(to.keep[i]);
+      }
+    }
+    features(to);
+    if (maps.kind == affine) return;
+    if (maps.log()) {
+      each_feature(to, [&](V x, index i, index) { return x + kexue::load<V>(to.shift + i); });
+    } else {
+      each_feature(to, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
+    }
+  }
+  Stats<T> load_stats(const Rows& rows, index i) const {
+    return kexue::load<Stats<T>>(rows.stats + i * rows.stats_pitch);
+  }
+  void store_stats(const Rows& rows, index i, const Stats<T>& own) const {
+    kexue::store(rows.stats + i * rows.stats_pitch, own);
+  }
+
+  template <class F>
+  KX_FN void each_feature(const Block<T>& block, F f) const {
+    for (index t = 0; t < maps.f; ++t) {
+      T* const row = block.features + t * chunk;
+      for (index i = 0; i < chunk; i += width) {
+        kexue::store(row + i, f(kexue::load<V>(row + i), i, t));
+      }
+    }
+  }
+  // The sum over rows j of x of f(x_j), for each column.
+  template <class F>
+  KX_FN void down(const T* x, index rows, T* to, F f) const {
+    for (index i = 0; i < chunk; i += width) {
+      V sum{};
+      for (index j = 0; j < rows; ++j) sum += f(kexue::load<V>(x + j * chunk + i), i, j);
+      kexue::store(to + i, sum);
+    }
+  }
+
+  void features(Block<T>& block) const {
+    T* const to = block.features;
+    const T* const x = block.x;
+    if (maps.kind == affine) {
+      alignas(64) T half[chunk];
+      down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
+      for (index i = 0; i < chunk; i += width) {
+        kexue::store(half + i, V(kexue::load<V>(block.shift + i) - kexue::load<V>(half + i)));
+      }
+      product(false, int(maps.f), int(chunk), int(maps.d), Left<T>{maps.weights, maps.d, 1}, x,
+              chunk, to, chunk);
+      each_feature(block, [&](V u, index i, index t) {
+        return u + (maps.bias[t] + kexue::load<V>(half + i));
+      });
+      return;
+    }
+    index offset = 0;
+    if (maps.kind == cosine || maps.kind == taylor2) {
+      for (index i = 0; i < chunk; ++i) to[i] = 1;
+      offset = chunk;
+    }
+    if (maps.kind == cosine) {
+      alignas(64) T inverse[chunk];
+      inverse_norms(x, inverse);
+      for (index j = 0; j < maps.d; ++j) {
+        for (index i = 0; i < chunk; ++i)
+          to[offset + j * chunk + i] = x[j * chunk + i] * inverse[i];
+      }
+      return;
+    }
+    for (index i = 0; i < maps.d * chunk; i += width) {
+      V a = kexue::load<V>(x + i);
+      if (maps.kind == relu) a = select(a < V{}, V{}, a) + maps.eps;
+      if (maps.kind == elu1) a = select(a > V{}, log1p(select(a > V{}, a, V{})), a);
+      kexue::store(to + offset + i, a);
+    }
+    if (maps.kind == softmax_d) {
+      alignas(64) T shift[chunk];
+      log_masses(x, shift);
+      each_feature(block, [&](V a, index i, index) { return a - kexue::load<V>(shift + i); });
+    }
+    if (maps.kind == taylor2) {
+      T* pair = to + (1 + maps.d) * chunk;
+      for (index a = 0; a < maps.d; ++a) {
+        for (index b = a; b < maps.d; ++b, pair += chunk) {
+          const T factor = a == b ? T(0.70710678118654752440) : T(1);
+          for (index i = 0; i < chunk; ++i) pair[i] = factor * x[a * chunk + i] * x[b * chunk + i];
+        }
+      }
+    }
+  }
+  // 1 / |x| of each column, 0 where x is 0.
+  void inverse_norms(const T* x, T* to) const {
+    for (index i = 0; i < chunk; ++i) {
+      T top = 0;
+      for (index j = 0; j < maps.d; ++j) {
+        const T size = abs(x[j * chunk + i]);
+        top = size > top || size != size ? size : top;
+      }
+      T sum = 0;
+      for (index j = 0; top != 0 && j < maps.d; ++j) {
+        const T part = x[j * chunk + i] / top;
+        sum += part * part;
+      }
+      to[i] = top == 0 ? T(0) : 1 / (top * T(__builtin_sqrt(double(sum))));
+    }
+  }
+  void log_masses(const T* x, T* to) const {
+    for (index i = 0; i < chunk; i += width) {
+      V top = splat<V>(-infinity);
+      for (index j = 0; j < maps.d; ++j) top = maximum(kexue::load<V>(x + j * chunk + i), top);
+      const V shift = select(top == splat<V>(-infinity), V{}, top);
+      V sum{};
+      for (index j = 0; j < maps.d; ++j) {
+        sum += exp_up_to(V(kexue::load<V>(x + j * chunk + i) - shift));
+      }
+      kexue::store(to + i, V(shift + log(sum)));
+    }
+  }
+
+  // --- States ---
+
+  // The largest log of feature t among columns below `count`, at least `c`; a nan stays aside.
+  T highest(const Block<T>& block, index t, index count, T c) const {
+    const T* row = block.features + t * chunk;
+    if (!maps.log()) row = block.shift;
+    if (count == chunk) {
+      V top = splat<V>(c);
+      for (index i = 0; i < chunk; i += width) top = maximum(kexue::load<V>(row + i), top);
+      return largest_lane(top);
+    }
+    for (index i = 0; i < count; ++i) c = row[i] > c ? row[i] : c;
+    return c;
+  }
+  // Raises the units of a state to those that the block's sources need.
+  void raise_all(const Block<T>& sources, const State<T>& state) const {
+    if (!maps.log()) {
+      const T c = highest(sources, 0, chunk, state.c[0]);
+      for (index t = 0; t < maps.f; ++t) raise(state, t, c);
+      return;
+    }
+    for (index t = 0; t < maps.f; ++t) raise(state, t, highest(sources, t, chunk, state.c[t]));
+  }
+  // Logarithms of a block's features to features in units of the state.
+  void settle(Block<T>& block, const State<T>& state) const {
+    if (maps.log()) {
+      each_feature(block, [&](V a, index, index t) {
+        const T c = state.c[t];
+        return exp_up_to(V(a - (c == T(-infinity) ? T(0) : c)));
+      });
+      return;
+    }
+    alignas(64) T factor[chunk];
+    if (!factors(block, state.c[0] == T(-infinity) ? T(0) : -state.c[0], factor)) return;
+    each_feature(block, [&](V a, index i, index) { return a * kexue::load<V>(factor + i); });
+  }
+  // e^(shift + by) of each row, 0 for those that take no part; false if all are 1.
+  bool factors(const Block<T>& block, T by, T* to) const {
+    bool differ = false;
+    for (index i = 0; i < chunk; ++i) {
+      to[i] = block.shift[i] == T(-infinity) ? T(0) : exp_anywhere(T(block.shift[i] + by));
+      differ |= to[i] != 1;
+    }
+    return differ;
+  }
+  // Takes sources with settled features in.
+  void absorb(const Block<T>& sources, State<T>& state) const {
+    product(true, int(maps.f), int(maps.e_pitch), sources.count,
+            Left<T>{sources.features, chunk, 1}, sources.values, maps.e_pitch, state.s,
+            maps.e_pitch);
+    for (index t = 0; t < maps.f; ++t) {
+      V sum{};
+      for (index i = 0; i < chunk; i += width) {
+        sum += kexue::load<V>(sources.features + t * chunk + i) * kexue::load<V>(sources.tail + i);
+      }
+      state.z[t] += sum_of_lanes(sum);
+    }
+    for (int i = 0; i < sources.count; ++i) state.live += sources.keep[i] != 0;
+  }
+};
+
+// What readers do with what they read.
+enum class Task { value, query_gradient, key_gradient };
+
+struct Places {
+  View out, dq, dk, dv, dweight, slope;  // slope: sums of the gradients for logarithms, double
+};
+
+template <class T>
+struct Scan : Head<T> {
+  using Base = Head<T>;
+  using V = typename Base::V;
+  using Base::maps;
+  static constexpr int width = Base::width;
+
+  Rows sources, readers;
+  index offset;  // reader i sees sources j < i + offset
+  Task task;
+  bool normalize;
+  T eps, direction;
+  Places to;
+  index step = chunk;  // readers at a time
+
+  T *rough = nullptr, *scores = nullptr, *total = nullptr, *slope = nullptr, *pulled = nullptr;
+  Block<T> source{}, reader{};
+  State<T> state{};
+  bool started = false;  // with a state that is not empty
+  index done = 0;
+
+  void rooms(Carver<T>& memory) {
+    const index side = maps.d_pitch > maps.e_pitch ? maps.d_pitch : maps.e_pitch;
+    rough = memory.take(chunk * side);
+    scores = memory.take(chunk * chunk);
+    total = memory.take(chunk * maps.e_pitch);
+    slope = memory.take(maps.f * chunk);
+    pulled = memory.take(maps.d_pitch * chunk);
+    rooms(memory, source);
+    rooms(memory, reader);
+  }
+  void rooms(Carver<T>& memory, Block<T>& block) const {
+    block.x = memory.take(maps.d_pitch * chunk);
+    block.features = memory.take(maps.f * chunk);
+    block.values = memory.take(chunk * maps.e_pitch);
+    block.turned = memory.take(maps.e_pitch * chunk);
+  }
+
+  double place_of(index source_row) const {
+    const View& sums = sources.query ? sources.place : sources.decay;
+    if (!sums.data || sources.count == 0) return 0;
+    const index last = sources.count - 1;
+    const index i = source_row < 0 ? 0 : source_row > last ? last : source_row;
+    return kexue::load<double>(sums.data + i * sums.pitch);
+  }
+  // Takes sources up to `stop` in.
+  void absorb_until(index stop) {
+    while (done < stop) {
+      const int count = int(stop - done < chunk ? stop - done : chunk);
+      this->move(state, place_of(done + count - 1), direction);
+      this->load(sources, done, count, state.place, true, source, rough);
+      this->raise_all(source, state);
+      this->settle(source, state);
+      this->absorb(source, state);
+      done += count;
+    }
+  }
+
+  void go(index first, index last) {
+    const index count = sources.count;
+    const auto inside = [&](index i) { return i < 0 ? 0 : i > count ? count : i; };
+    const index start = inside(first + offset), stop = inside(last - 1 + offset);
+    absorb_until(stop - (last - first) < start ? stop - (last - first) : start);
+    const bool fresh = stop > done;
+    const index begin = done;
+    if (fresh) {
+      this->move(state, place_of(stop - 1), direction);
+      this->load(sources, done, int(stop - done), state.place, true, source, rough);
+      if (last - first > 1 && spread(start - done)) {
+        const index middle = (first + last) / 2;
+        go(first, middle);
+        go(middle, last);
+        return;
+      }
+      this->raise_all(source, state);
+      this->settle(source, state);
+    } else {
+      source.count = 0;
+    }
+    read(first, int(last - first), begin);
+    if (fresh) {
+      this->absorb(source, state);
+      done = stop;
+    }
+  }
+  // Whether units rise too far between the first reader of a chunk, which sees `seen` of the
+  // block's sources, and the last.
+  bool spread(index seen) const {
+    if (!maps.log() && !sources.decay.data && !sources.place.data) return false;
+    const T most = sizeof(T) == 8 ? T(600) : T(60);
+    for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
+      const T before = this->highest(source, t, seen, state.c[t]);
+      const T after = this->highest(source, t, chunk, state.c[t]);
+      if (after > before && !(after - before <= most)) return true;
+    }
+    return false;
+  }
+  bool sees(index reader_row, index source_row) const { return source_row < reader_row + offset; }
+
+  void mask(index first, index begin, T* pairs) const {
+    for (int j = 0; j < source.count; ++j) {
+      const index from = begin + j - offset + 1 - first;  // the first reader that sees it
+      for (index i = 0; i < from && i < chunk; ++i) pairs[j * chunk + i] = 0;
+    }
+  }
+  bool all_seen(index first, index begin) const {
+    return source.count == 0 || sees(first, begin + source.count - 1);
+  }
+  // to (rows x columns) += left(:, j) right(j, :) over sources j, for which `pairs` are weights by
+  // readers; rows of `right` that are not finite must not meet zeros.
+  void add_values(index first, index begin) {
+    if (source.count == 0) return;
+    const bool plain =
+        all_seen(first, begin) || all_finite(source.values, source.count * maps.e_pitch);
+    if (plain) {
+      product(true, reader.count, int(maps.e_pitch), source.count, Left<T>{scores, 1, chunk},
+              source.values, maps.e_pitch, total, maps.e_pitch);
+      return;
+    }
+    for (int i = 0; i < reader.count; ++i) {
+      index seen = first + i + offset - begin;
+      seen = seen < 0 ? 0 : seen > source.count ? source.count : seen;
+      product(true, 1, int(maps.e_pitch), int(seen), Left<T>{scores + i, 1, chunk}, source.values,
+              maps.e_pitch, total + i * maps.e_pitch, maps.e_pitch);
+    }
+  }
+
+  void read(index first, int count, index begin) {
+    const double place = state.place;
+    this->load(readers, first, count, place, task == Task::key_gradient, reader, rough);
+    // Rows that see nothing take no part.
+    bool dead[chunk];
+    index live = state.live + (started ? 1 : 0);
+    int next = 0;
+    for (int i = 0; i < count; ++i) {
+      while (next < source.count && sees(first + i, begin + next)) {
+        live += source.keep[next++] != 0;
+      }
+      dead[i] = live == 0;
+    }
+    alignas(64) T top[chunk], mass[chunk];
+    to_features(top);
+    product(false, count, int(maps.e_pitch), int(maps.f), Left<T>{reader.features, 1, chunk},
+            state.s, maps.e_pitch, total, maps.e_pitch);
+    this->down(reader.features, maps.f, mass, [&](V a, index, index t) { return a * state.z[t]; });
+    if (source.count) {
+      product(false, source.count, int(chunk), int(maps.f), Left<T>{source.features, 1, chunk},
+              reader.features, chunk, scores, chunk);
+      mask(first, begin, scores);
+      for (int j = 0; j < source.count; ++j) {
+        for (index i = 0; i < chunk; ++i) mass[i] += scores[j * chunk + i] * source.tail[j];
+      }
+      add_values(first, begin);
+    }
+    if (task == Task::key_gradient) {
+      for (int i = 0; i < count; ++i) {
+        const T unit = dead[i] || reader.keep[i] == 0 ? T(0) : exp_anywhere(top[i]);
+        for (index c = 0; c < maps.e_pitch; ++c) {
+          T& own = total[i * maps.e_pitch + c];
+          own = unit == 0 ? T(0) : own * unit;
+        }
+      }
+      put(to.dv.from(first), count, maps.e, total, maps.e_pitch);
+    } else {
+      finish(first, count, dead, top, mass);
+    }
+    if (task != Task::value) gradient(first, count, begin, dead, top);
+  }
+  // Results of queries and what gradients need of them.
+  void finish(index first, int count, const bool* dead, const T* top, const T* mass) {
+    for (int i = 0; i < count; ++i) {
+      T* const own = total + i * maps.e_pitch;
+      T inverse = 1, unit = 1;
+      if (normalize) {
+        T below = mass[i];
+        if (eps != 0) below += eps * exp_anywhere(T(-top[i]));
+        const bool zero = maps.kind == cosine ? below <= 0 : below == 0;
+        unit = inverse = dead[i] || zero ? T(0) : 1 / below;
+      } else {
+        unit = dead[i] ? T(0) : exp_anywhere(top[i]);
+        inverse = dead[i] ? T(0) : T(1);
+      }
+      for (index c = 0; c < maps.e_pitch; ++c) own[c] = unit == 0 ? T(0) : own[c] * unit;
+      if (task == Task::value) continue;
+      T* const g = reader.values + i * maps.e_pitch;
+      T delta = 0;
+      for (index c = 0; c < maps.e_pitch; ++c) {
+        g[c] = inverse == 0 ? T(0) : g[c] * inverse;
+        delta -= g[c] * own[c];
+      }
+      reader.tail[i] = normalize ? delta : T(0);
+      this->store_stats(readers, first + i, {normalize ? top[i] : T(0), inverse, reader.tail[i]});
+    }
+    if (task == Task::value) put(to.out.from(first), count, maps.e, total, maps.e_pitch);
+  }
+  // Readers' logarithms b to e^(b + c - top) with top = max (b + c) of each.
+  void to_features(T* top) {
+    if (!maps.log()) {
+      for (index i = 0; i < chunk; ++i) {
+        const T unit = state.c[0] == T(-infinity) ? T(0) : state.c[0];
+        top[i] = reader.shift[i] == T(-infinity) ? T(0) : reader.shift[i] + unit;
+      }
+      return;
+    }
+    for (index i = 0; i < chunk; i += width) {
+      V most = splat<V>(-infinity);
+      for (index t = 0; t < maps.f; ++t) {
+        most = maximum(V(kexue::load<V>(reader.features + t * chunk + i) + state.c[t]), most);
+      }
+      kexue::store(top + i, select(most == splat<V>(-infinity), V{}, most));
+    }
+    this->each_feature(reader, [&](V b, index i, index t) {
+      return exp_up_to(V(b + state.c[t] - kexue::load<V>(top + i)));
+    });
+  }
+
+  // e^b (S u + z t) for each reader, and from it the gradient of its input. Queries' logarithms
+  // are relative to their top by now, so that e^(b + c) is what their features are.
+  void gradient(index first, int count, index begin, const bool* dead, const T* top) {
+    for (index i = count * maps.e_pitch; i < chunk * maps.e_pitch; ++i) reader.values[i] = 0;
+    turn(reader.values, maps.e_pitch, chunk, maps.e_pitch, reader.turned, chunk);
+    product(false, int(maps.f), int(chunk), int(maps.e), Left<T>{state.s, maps.e_pitch, 1},
+            reader.turned, chunk, slope, chunk);
+    for (index t = 0; t < maps.f; ++t) {
+      for (index i = 0; i < chunk; i += width) {
+        T* const at = slope + t * chunk + i;
+        kexue::store(at, V(kexue::load<V>(at) + state.z[t] * kexue::load<V>(reader.tail + i)));
+      }
+    }
+    if (source.count) {
+      product(false, source.count, int(chunk), int(maps.e), Left<T>{source.values, maps.e_pitch, 1},
+              reader.turned, chunk, scores, chunk);
+      for (int j = 0; j < source.count; ++j) {
+        for (index i = 0; i < chunk; ++i) {
+          scores[j * chunk + i] += source.tail[j] * reader.tail[i];
+        }
+      }
+      mask(first, begin, scores);
+      const bool plain = all_seen(first, begin) || all_finite(source.features, maps.f * chunk);
+      if (plain) {
+        product(true, int(maps.f), int(chunk), source.count, Left<T>{source.features, chunk, 1},
+                scores, chunk, slope, chunk);
+      } else {
+        for (index t = 0; t < maps.f; ++t) {
+          for (int i = 0; i < count; ++i) {
+            for (int j = 0; j < source.count && sees(first + i, begin + j); ++j) {
+              slope[t * chunk + i] += source.features[t * chunk + j] * scores[j * chunk + i];
+            }
+          }
+        }
+      }
+    }
+    alignas(64) T unit[chunk], sum[chunk];
+    for (index i = 0; i < chunk; ++i) {
+      const bool absent = i >= count || dead[i] || reader.keep[i] == 0;
+      // A query's features are in units of its top already; a key's and a sum's are not.
+      const bool relative = task == Task::query_gradient && normalize;
+      unit[i] = absent ? T(0) : relative ? T(1) : exp_anywhere(top[i]);
+    }
+    for (index t = 0; t < maps.f; ++t) {
+      for (index i = 0; i < chunk; ++i) {
+        T& own = slope[t * chunk + i];
+        const T phi = maps.log() ? reader.features[t * chunk + i] : T(1);
+        own = unit[i] == 0 ? T(0) : own * (unit[i] * phi);
+      }
+    }
+    // Sums of gradients for logarithms.
+    if (maps.log()) {
+      this->down(slope, maps.f, sum, [](V a, index, index) { return a; });
+    } else {
+      this->down(slope, maps.f, sum, [&](V a, index i, index t) {
+        return a * kexue::load<V>(reader.features + t * chunk + i);
+      });
+      if (readers.weight.data) {  // sign is weight times feature
+        this->each_of(slope, [&](V a, index i) { return a * kexue::load<V>(reader.keep + i); });
+      }
+    }
+    for (int i = 0; i < count; ++i) {
+      if (to.slope.data) {
+        kexue::store(to.slope.data + (first + i) * to.slope.pitch,
+                     unit[i] == 0 ? 0.0 : double(sum[i]));
+      }
+    }
+    if (to.dweight.data) {
+      T own[chunk];
+      for (int i = 0; i < count; ++i) own[i] = reader.keep[i] == 0 ? T(0) : sum[i] / reader.keep[i];
+      put(to.dweight.from(first), count, 1, own, 1);
+    }
+    pull(sum);
+    turn(pulled, chunk, maps.d_pitch, chunk, rough, maps.d_pitch);
+    for (int i = 0; i < count; ++i) {
+      for (index c = 0; c < maps.d_pitch; ++c) {
+        T& own = rough[i * maps.d_pitch + c];
+        own = unit[i] == 0 ? T(0) : own * maps.scale;
+      }
+    }
+    put((task == Task::query_gradient ? to.dq : to.dk).from(first), count, maps.d, rough,
+        maps.d_pitch);
+  }
+  template <class F>
+  KX_FN void each_of(T* panel, F f) const {
+    for (index t = 0; t < maps.f; ++t) {
+      for (index i = 0; i < chunk; i += width) {
+        T* const at = panel + t * chunk + i;
+        kexue::store(at, f(kexue::load<V>(at), i));
+      }
+    }
+  }
+  // The gradient for the inputs, from that for logarithms or features; `sum` is its sum.
+  void pull(const T* sum) {
+    const index d = maps.d;
+    const T* const x = reader.x;
+    for (index i = d * chunk; i < maps.d_pitch * chunk; ++i) pulled[i] = 0;
+    if (maps.kind == affine) {
+      product(false, int(d), int(chunk), int(maps.f), Left<T>{maps.weights, 1, d}, slope, chunk,
+              pulled, chunk);
+      for (index j = 0; j < d; ++j) {
+        for (index i = 0; i < chunk; ++i) pulled[j * chunk + i] -= x[j * chunk + i] * sum[i];
+      }
+      return;
+    }
+    if (maps.kind == cosine) {
+      alignas(64) T inverse[chunk], along[chunk];
+      this->inverse_norms(x, inverse);
+      const T* const from = slope + chunk;
+      for (index i = 0; i < chunk; ++i) {
+        along[i] = 0;
+        for (index j = 0; j < d; ++j)
+          along[i] += x[j * chunk + i] * inverse[i] * from[j * chunk + i];
+        for (index j = 0; j < d; ++j) {
+          pulled[j * chunk + i] =
+              (from[j * chunk + i] - x[j * chunk + i] * inverse[i] * along[i]) * inverse[i];
+        }
+      }
+      return;
+    }
+    if (maps.kind == taylor2) {
+      const T* pair = slope + (1 + d) * chunk;
+      for (index i = 0; i < d * chunk; ++i) pulled[i] = slope[chunk + i];
+      for (index a = 0; a < d; ++a) {
+        for (index b = a; b < d; ++b, pair += chunk) {
+          const T factor = a == b ? T(0.70710678118654752440) : T(1);
+          for (index i = 0; i < chunk; ++i) {
+            pulled[a * chunk + i] += factor * pair[i] * x[b * chunk + i];
+            pulled[b * chunk + i] += factor * pair[i] * x[a * chunk + i];
+          }
+        }
+      }
+      return;
+    }
+    alignas(64) T shift[chunk];
+    if (maps.kind == softmax_d) this->log_masses(x, shift);
+    for (index j = 0; j < d; ++j) {
+      for (index i = 0; i < chunk; i += width) {
+        V own = kexue::load<V>(slope + j * chunk + i);
+        const V a = kexue::load<V>(x + j * chunk + i);
+        if (maps.kind == relu) own = select(a > V{}, own, V{});
+        if (maps.kind == elu1) own = select(a > V{}, V(own / (1 + a)), own);
+        if (maps.kind == softmax_d) {
+          own -= exp_up_to(V(a - kexue::load<V>(shift + i))) * kexue::load<V>(sum + i);
+        }
+        kexue::store(pulled + j * chunk + i, own);
+      }
+    }
+  }
+};
+
+// --- Calls ---
+
+struct Memory {
+  void* data;
+  explicit Memory(index bytes) : data(std::malloc(static_cast<size_t>(bytes) + 64)) {}
+  ~Memory() { std::free(data); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+};
+
+struct Parameters {
+  int kind;
+  double scale, eps_of_map;
+  bool causal, exclude, normalize;
+  index offset;
+  double eps;
+  explicit Parameters(const double* p)
+      : kind(int(p[0])),
+        scale(p[1]),
+        eps_of_map(p[2]),
+        causal((int(p[3]) & 1) != 0),
+        exclude((int(p[3]) & 2) != 0),
+        normalize(p[5] != 0),
+        offset(index(p[4])),
+        eps(p[6]) {}
+};
+
+// Parts of a head that are worked on side by side, and rows of each; by the sizes alone.
+inline index part_rows(index heads, index rows) {
+  const index parts = heads >= 4 ? 1 : heads > 0 ? (7 + heads) / heads : 1;
+  const index each = (rows + parts - 1) / parts;
+  const index least = 512;
+  return ((each > least ? each : least) + chunk - 1) / chunk * chunk;
+}
+
+// All scans of one kind: for each head and part of its readers the state before them, then reading.
+template <class T>
+class Heads {
+ public:
+  Heads(const Call& call, const Maps<T>& maps, index sources, index readers, bool causal)
+      : rows_(call.rows), sources_(sources), readers_(readers), causal_(causal), head_{maps} {
+    const index split = causal ? readers : sources;
+    each_ = part_rows(rows_, split);
+    parts_ = split > each_ ? (split + each_ - 1) / each_ : 1;
+    room_ = Head<T>::state_room(maps);
+    memory_ = std::malloc(static_cast<size_t>(rows_ * (parts_ + 1)) *
+                              (static_cast<size_t>(room_) * sizeof(T) + sizeof(State<T>)) +
+                          64);
+    if (!memory_) return;
+    T* at = reinterpret_cast<T*>((reinterpret_cast<unsigned long long>(memory_) + 63) & ~63ULL);
+    state_ = reinterpret_cast<State<T>*>(at + rows_ * (parts_ + 1) * room_);
+    for (index k = 0; k < rows_ * (parts_ + 1); ++k) {
+      state_[k] = head_.state_at(at + k * room_);
+      head_.clear(state_[k]);
+    }
+  }
+  ~Heads() { std::free(memory_); }
+  Heads(const Heads&) = delete;
+  Heads& operator=(const Heads&) = delete;
+
+  bool ready() const { return memory_ != nullptr; }
+  // The state before the first source, to be filled before `run`, and that after the last.
+  State<T>& first(index row) { return state(row, 0); }
+  State<T>& last(index row) { return state(row, single() ? 0 : parts_); }
+
+  // make(row) gives the scan of a head but for its state.
+  template <class Make>
+  bool run(Make make) {
+    long long failed = 0;
+    const auto with_room = [&](index row, auto f) {
+      Scan<T> scan = make(row);
+      Carver<T> size(nullptr);
+      scan.rooms(size);
+      void* const block = thread_memory(static_cast<unsigned long long>(size.bytes()));
+      if (!block) {
+        __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        return;
+      }
+      Carver<T> memory(block);
+      scan.rooms(memory);
+      f(scan);
+    };
+    if (!single()) {
+      parallel(rows_ * parts_, [&](index job) {
+        const index row = job / parts_, part = job % parts_;
+        with_room(row, [&](Scan<T>& scan) {
+          scan.state = state(row, part + 1);
+          scan.done = before(scan, part);
+          scan.state.place = scan.place_of(scan.done);
+          scan.absorb_until(before(scan, part + 1));
+          state(row, part + 1) = scan.state;
+        });
+      });
+      if (failed) return false;
+      parallel(rows_, [&](index row) {
+        const T direction = make(row).direction;
+        for (index part = 1; part <= parts_; ++part) {
+          head_.merge(state(row, part - 1), direction, state(row, part));
+        }
+      });
+    }
+    const index each = causal_ ? each_ : 8 * chunk;
+    const index strips = causal_ ? parts_ : (readers_ + each - 1) / each;
+    parallel(rows_ * strips, [&](index job) {
+      const index row = job / strips, strip = job % strips, from = strip * each;
+      const index until = from + each < readers_ ? from + each : readers_;
+      with_room(row, [&](Scan<T>& scan) {
+        State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
+        scan.state = own;
+        scan.done = causal_ ? before(scan, strip) : sources_;
+        for (index i = from; i < until; i += scan.step) {
+          scan.go(i, i + scan.step < until ? i + scan.step : until);
+        }
+        if (single()) {
+          scan.absorb_until(sources_);
+          own = scan.state;
+        }
+      });
+    });
+    return !failed;
+  }
+
+ private:
+  bool single() const { return causal_ && parts_ == 1; }
+  State<T>& state(index row, index part) { return state_[row * (parts_ + 1) + part]; }
+  // Sources before those that only the readers of `part`, or later ones, take in.
+  index before(const Scan<T>& scan, index part) const {
+    if (part >= parts_) return sources_;
+    const index at = causal_ && part > 0 ? part * each_ + scan.offset - 1 : part * each_;
+    return at < 0 ? 0 : at > sources_ ? sources_ : at;
+  }
+
+  index rows_, sources_, readers_, each_, parts_, room_;
+  bool causal_;
+  Head<T> head_;
+  void* memory_;
+  State<T>* state_ = nullptr;
+};
+
+// Operands q, k, v, projection, bias, weight, decay, c, s, z in the order of the signatures.
+template <class T>
+struct Problem {
+  const Call& call;
+  const Operand* op;
+  Parameters options;
+  Maps<T> maps;
+  index n, m;
+  Memory projection, places;
+  bool ready = true;
+
+  Problem(const Call& call, const Operand* op)
+      : call(call),
+        op(op),
+        options(call.parameter),
+        n(call['l']),
+        m(call['s']),
+        projection(op[3].data ? (call['f'] + 1) * (call['d'] + 1) * index(sizeof(T)) : 0),
+        places(op[6].data ? call.rows * n * index(sizeof(double)) : 0) {
+    maps = {options.kind,
+            call['d'],
+            0,
+            call['v'],
+            Panel<T>::padded(call['d']),
+            Panel<T>::padded(call['v']),
+            T(options.scale),
+            T(options.eps_of_map),
+            nullptr,
+            nullptr};
+    const index d = maps.d;
+    maps.f = maps.kind == affine    ? call['f']
+             : maps.kind == cosine  ? 1 + d
+             : maps.kind == taylor2 ? 1 + d + d * (d + 1) / 2
+                                    : d;
+    ready = projection.data && places.data;
+    if (!ready) return;
+    if (op[3].data) {
+      T* const to = static_cast<T*>(projection.data);
+      fetch(View{op[3].data, op[3].pitch, op[3].step, op[3].type}, maps.f, d, to, d);
+      T* const bias = to + maps.f * d;
+      fetch(View{op[4].data, op[4].step, 0, op[4].type}, maps.f, 1, bias, 1);
+      maps.weights = to;
+      maps.bias = bias;
+    }
+    if (op[6].data) {
+      for (index row = 0; row < call.rows; ++row) {
+        const View sums = column(call, op[6], row);
+        double* const to = static_cast<double*>(places.data) + row * n;
+        for (index i = 0; i < n; ++i) {
+          index at = i + options.offset + 1;
+          at = at < 0 ? 0 : at > m ? m : at;
+          to[i] = at == 0 ? 0.0 : load<double>(sums.data + (at - 1) * sums.pitch);
+        }
+      }
+    }
+  }
+
+  Rows keys(index row) const {
+    Rows rows{};
+    rows.count = m;
+    rows.x = matrix(call, op[1], row);
+    rows.values = matrix(call, op[2], row);
+    rows.weight = column(call, op[5], row);
+    rows.decay = column(call, op[6], row);
+    return rows;
+  }
+  Rows queries(index row, const Operand* g, void* stats) const {
+    Rows rows{};
+    rows.count = n;
+    rows.query = true;
+    rows.x = matrix(call, op[0], row);
+    if (g) rows.values = matrix(call, *g, row);
+    if (op[6].data) {
+      rows.place = {reinterpret_cast<char*>(static_cast<double*>(places.data) + row * n),
+                    index(sizeof(double)), 0, float64};
+    }
+    rows.stats_pitch = index(sizeof(Stats<T>));
+    if (stats) rows.stats = static_cast<char*>(stats) + row * n * rows.stats_pitch;
+    return rows;
+  }
+  bool causal() const { return options.causal; }
+  // Reader i sees sources j < i + offset.
+  index offset(bool back) const {
+    if (!causal()) return back ? n : m;
+    const index own = options.offset + (options.exclude ? 0 : 1);
+    return back ? n - m + own : own;
+  }
+  Scan<T> scan(const Rows& sources, const Rows& readers, bool back, Task task) const {
+    Scan<T> scan{{maps}, sources,           readers,        offset(back),
+                 task,   options.normalize, T(options.eps), back ? T(-1) : T(1),
+                 {}};
+    const index wanted = index(call.parameter[7]);
+    scan.step = wanted < chunk ? wanted : chunk;
+    scan.started = !back && op[8].data;
+    return scan;
+  }
+  // Fills the state before the first key.
+  void begin(index row, State<T>& state) const {
+    if (!op[8].data) return;
+    fetch(column(call, op[7], row), maps.f, 1, state.c, 1);
+    fetch(matrix(call, op[8], row), maps.f, maps.e, state.s, maps.e_pitch);
+    fetch(column(call, op[9], row), maps.f, 1, state.z, 1);
+  }
+};
+
+template <class T>
+long long forward(const Call& call) {
+  const Operand* op = call.operand;
+  const Problem<T> problem(call, op);
+  if (!problem.ready) return -1;
+  const Maps<T>& maps = problem.maps;
+  const auto make = [&](index row) {
+    Scan<T> scan =
+        problem.scan(problem.keys(row), problem.queries(row, nullptr, nullptr), false, Task::value);
+    scan.to.out = matrix(call, op[10], row);
+    return scan;
+  };
+  Heads<T> heads(call, maps, problem.m, problem.n, problem.causal());
+  if (!heads.ready()) return -1;
+  for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
+  if (!heads.run(make)) return -1;
+  if (!op[12].data) return 0;
+  parallel(call.rows, [&](index row) {
+    State<T>& state = heads.last(row);
+    const Scan<T> scan = make(row);
+    scan.move(state, scan.place_of(problem.m - 1), T(1));
+    for (index t = 0; !maps.log() && t < maps.f; ++t) {
+      const T factor = exp_anywhere(state.c[t]);
+      scan.scale_row(state, t, factor);
+      state.c[t] = 0;
+    }
+    put(column(call, op[11], row), maps.f, 1, state.c, 1);
+    put(matrix(call, op[12], row), maps.f, maps.e, state.s, maps.e_pitch);
+    put(column(call, op[13], row), maps.f, 1, state.z, 1);
+  });
+  return 0;
+}
+
+template <class T>
+long long backward(const Call& call) {
+  const Operand *op = call.operand, *to = op + 11;
+  const Problem<T> problem(call, op + 1);
+  if (!problem.ready) return -1;
+  const Maps<T>& maps = problem.maps;
+  const index n = problem.n, m = problem.m;
+  Memory stats(call.rows * n * index(sizeof(Stats<T>)));
+  Memory slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
+  if (!stats.data || !slopes.data) return -1;
+  double* const slope = static_cast<double*>(slopes.data);
+  const auto column_of = [](double* at) {
+    return View{reinterpret_cast<char*>(at), index(sizeof(double)), 0, float64};
+  };
+  {
+    const auto make = [&](index row) {
+      Scan<T> scan = problem.scan(problem.keys(row), problem.queries(row, op, stats.data), false,
+                                  Task::query_gradient);
+      scan.to.dq = matrix(call, to[0], row);
+      if (to[4].data) scan.to.slope = column_of(slope + row * (n + m));
+      return scan;
+    };
+    Heads<T> heads(call, maps, m, n, problem.causal());
+    if (!heads.ready()) return -1;
+    for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
+    if (!heads.run(make)) return -1;
+  }
+  const auto make = [&](index row) {
+    Scan<T> scan = problem.scan(problem.queries(row, op, stats.data).turned(),
+                                problem.keys(row).turned(), true, Task::key_gradient);
+    scan.to.dk = matrix(call, to[1], row).turned(m);
+    scan.to.dv = matrix(call, to[2], row).turned(m);
+    if (to[3].data) scan.to.dweight = column(call, to[3], row).turned(m);
+    if (to[4].data) scan.to.slope = column_of(slope + row * (n + m) + n).turned(m);
+    return scan;
+  };
+  Heads<T> heads(call, maps, n, m, problem.causal());
+  if (!heads.ready() || !heads.run(make)) return -1;
+  parallel(call.rows, [&](index row) {
+    if (to[4].data) {
+      const double *of_query = slope + row * (n + m), *of_key = of_query + n;
+      const View out = column(call, to[4], row);
+      double total = 0;
+      index i = n - 1;
+      for (index t = m - 1; t >= 0; --t) {
+        for (; i >= 0 && i + problem.options.offset + 1 > t; --i) total += of_query[i];
+        total -= of_key[t];
+        const T value = T(total);
+        put(out.from(t), 1, 1, &value, 1);
+      }
+    }
+    if (to[5].data) {
+      State<T>& state = heads.last(row);
+      const Scan<T> scan = make(row);
+      scan.move(state, 0, T(-1));
+      T* const start = state.c;
+      for (index t = 0; t < maps.f; ++t) {
+        T before;
+        fetch(column(call, op[8], row).from(t), 1, 1, &before, 1);
+        const bool nothing = before == T(-infinity) || start[t] == T(-infinity);
+        scan.scale_row(state, t, nothing ? T(0) : exp_anywhere(T(before + start[t])));
+      }
+      put(matrix(call, to[5], row), maps.f, maps.e, state.s, maps.e_pitch);
+      put(column(call, to[6], row), maps.f, 1, state.z, 1);
+    }
+  });
+  return 0;
+}
+
+constexpr Entry linear_entries[] = {
+    {"linear_attention",
+     "(l,d),(s,d),(s,v),any(f,d)?,any(f)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
+     "->any(l,v),any(f)?,any(f,v)?,any(f)?",
+     8,
+     {forward<double>, forward<float>, forward<float>, forward<float>}},
+    {"linear_attention_vjp",
+     "(l,v),(l,d),(s,d),(s,v),any(f,d)?,any(f)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
+     "->any(l,d),any(s,d),any(s,v),any(s)?,any(s)?,any(f,v)?,any(f)?",
+     8,
+     {backward<double>, backward<float>, backward<float>, backward<float>}},
+};
+
+}  // namespace
+
+extern const Table linear_table;
+const Table linear_table = {"linear", linear_entries, sizeof linear_entries / sizeof(Entry)};
+
+}  // namespace KX_ISA
+}  // namespace kexue
