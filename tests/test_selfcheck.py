@@ -40,6 +40,9 @@ def test_selfcheck_quick(tmp_path):
     rows = report["results"]
     names = {n for n in (*kn.special.__all__, *kn.losses.__all__, *kn.optim.__all__) if n.islower()}
     names -= {*NUMBERS}
+    names |= {
+        f"{form}_attention{end}" for form in ("softmax", "linear", "favor") for end in ("", "_vjp")
+    }
     assert {r["function"].partition(" ")[0] for r in rows} == names >= set(kn.LIMITS)
     assert {r["dtype"] for r in rows} >= {"float64", "float32", "float16"}
     for row in rows:

@@ -455,7 +455,42 @@ OPTIM = (
     of_row("softmax_pullback", "p g"),
     plain("bregman_kl", "u w", options={"unnormalized": True}),
 )
-CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES, *OPTIM)
+POSITIONS = (96, 32)
+
+
+def _values(q: Array, k: Array, v: Array) -> Array:
+    return np.max(np.abs(v))
+
+
+def _slopes(g: Array, q: Array, k: Array, v: Array) -> Any:
+    """Terms of the gradients for q, k and v."""
+    most = [np.max(np.abs(x)) for x in (g, q, k, v)]
+    return most[0] * most[3] * most[2], most[0] * most[3] * most[1], most[0]
+
+
+def attention(name: str, arguments: str, *weights: Any, **options: Any) -> Case:
+    """A call on the inputs, with a projection that is the same for all types."""
+    function = name.partition(" ")[0]
+
+    def run(*inputs: Array, **backend: Any) -> Any:
+        given = [kn.random_projection(48, POSITIONS[1], rng=0) for _ in weights]
+        return getattr(kn, function)(*inputs, *given, **options, **backend)
+
+    magnitude = _slopes if function.endswith("_vjp") else _values
+    return Case(name, arguments, run, None, magnitude, shape=POSITIONS)
+
+
+ATTENTION = tuple(
+    attention(f"{name}{suffix}{word}", arguments, *weights, causal=bool(word))
+    for name, weights in (
+        ("softmax_attention", ()),
+        ("linear_attention", ()),
+        ("favor_attention", ("projection",)),
+    )
+    for suffix, arguments in (("", "a u g"), ("_vjp", "g a u e"))
+    for word in ("", " causal")
+)
+CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES, *OPTIM, *ATTENTION)
 WIDTH = max(len(case.name) for case in CASES)
 
 

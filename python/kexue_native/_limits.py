@@ -89,6 +89,13 @@ LIMITS: dict[str, dict[str, int]] = {
     "symmetric_kl": _figures(16),
     "softmax_crossentropy": _figures(6),
     "sigmoid_crossentropy": _figures(6),
+    # Of sums of products over features and keys, computed in the type itself.
+    "softmax_attention": _figures(4, 4),
+    "softmax_attention_vjp": _figures(12, 12),
+    "linear_attention": _figures(4, 4),
+    "linear_attention_vjp": _figures(6, 6),
+    "favor_attention": _figures(6, 6),
+    "favor_attention_vjp": _figures(14, 14),
     "pairwise_rank_loss": _figures(6),
     "subset_crossentropy": _figures(10),
     "multiclass_multilabel_loss": _figures(7),
@@ -275,6 +282,12 @@ MAGNITUDE: dict[str, str] = {
     "simplex_gap": "the result",
     "softmax_pullback": "p_i (|g_i| + sum p |g|)",
     "bregman_kl": "sum |terms|",
+    "softmax_attention": "max |v| for some hundred keys and scores up to 10",
+    "softmax_attention_vjp": "max |g|, for dq and dk times max |v| and max |k| or max |q|, so too",
+    "linear_attention": "max |v| for some hundred keys and positive features",
+    "linear_attention_vjp": "what `softmax_attention_vjp` states",
+    "favor_attention": "max |v| for some hundred keys and log features up to 30",
+    "favor_attention_vjp": "what `softmax_attention_vjp` states",
 }
 
 _FORMATS = {  # bits of the significand, smallest normal exponent

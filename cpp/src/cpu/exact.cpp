@@ -1,5 +1,7 @@
 // Exact attention. A job works on a tile of scores at a time: keys by rows, queries by columns, so
 // that whatever is done for each query runs along registers and never across them.
+#include <cstdlib>
+
 #include "product.h"
 
 namespace kexue {

@@ -5,6 +5,8 @@
 //
 // Features of exponential maps stay logarithms until their unit e^c is known, c the largest log of
 // each feature so far: then no exponent is positive.
+#include <cstdlib>
+
 #include "product.h"
 
 namespace kexue {
@@ -1077,6 +1079,166 @@ long long backward(const Call& call) {
   return 0;
 }
 
+// --- One key at a time ---
+
+// Log features, or features where there are no exponentials, of one input.
+template <class T>
+void features_of(const Maps<T>& maps, T* x, T* to) {
+  using V = typename Panel<T>::V;
+  T half = 0;
+  for (index i = 0; i < maps.d_pitch; ++i) {
+    x[i] *= maps.scale;
+    half += x[i] * x[i];
+  }
+  for (index t = 0; t < maps.f; ++t) {
+    if (maps.kind == affine) {
+      V sum{};
+      for (index i = 0; i < maps.d_pitch; i += lanes<V>) {
+        sum += load<V>(maps.weights + t * maps.d_pitch + i) * load<V>(x + i);
+      }
+      to[t] = sum_of_lanes(sum) + (maps.bias[t] - T(0.5) * half);
+    } else {
+      to[t] = maps.kind == elu1 && x[t] > 0   ? log1p(x[t])
+              : maps.kind == relu && x[t] < 0 ? maps.eps
+              : maps.kind == relu             ? x[t] + maps.eps
+                                              : x[t];
+    }
+  }
+}
+
+// Takes a key in and reads for a query, in one pass over the state, which the last three operands
+// are. Operands q, k, v, projection, bias, weight, decay; the state's arrays are contiguous.
+template <class T>
+long long step(const Call& call) {
+  using V = typename Panel<T>::V;
+  constexpr int width = Panel<T>::width;
+  const Operand* op = call.operand;
+  const double* const parameter = call.parameter;
+  Maps<T> maps = {int(parameter[0]),
+                  call['d'],
+                  call['f'],
+                  call['v'],
+                  Panel<T>::padded(call['d']),
+                  Panel<T>::padded(call['v']),
+                  T(parameter[1]),
+                  T(parameter[2]),
+                  nullptr,
+                  nullptr};
+  const index f = maps.f, e = maps.e, f_pitch = Panel<T>::padded(f);
+  // Rows of the projection as they are where they are whole registers.
+  const View rows = {op[3].data, op[3].pitch, op[3].step, op[3].type};
+  const bool direct = rows.data && rows.step == index(sizeof(T)) && maps.d == maps.d_pitch &&
+                      rows.pitch == maps.d * index(sizeof(T));
+  Memory copied((rows.data && !direct ? f * maps.d_pitch : 0) * index(sizeof(T)));
+  Memory biases((f_pitch + 16) * index(sizeof(T)));
+  if (!copied.data || !biases.data) return -1;
+  if (rows.data) {
+    maps.weights = static_cast<const T*>(static_cast<const void*>(rows.data));
+    if (!direct) {
+      fetch(rows, f, maps.d, static_cast<T*>(copied.data), maps.d_pitch);
+      maps.weights = static_cast<T*>(copied.data);
+    }
+    fetch(View{op[4].data, op[4].step, 0, op[4].type}, f, 1, static_cast<T*>(biases.data), 1);
+    maps.bias = static_cast<T*>(biases.data);
+  }
+  const bool normalize = parameter[3] != 0;
+  long long failed = 0;
+  const index grain = 65536 / (f * (maps.d + e) + 1) + 1;
+  parallel((call.rows + grain - 1) / grain, [&](index job) {
+    Carver<T> size(nullptr);
+    const auto carve = [&](Carver<T>& memory, T** to) {
+      for (int i = 0; i < 2; ++i) to[i] = memory.take(maps.d_pitch);
+      for (int i = 2; i < 4; ++i) to[i] = memory.take(maps.e_pitch);
+      for (int i = 4; i < 7; ++i) to[i] = memory.take(f_pitch);
+    };
+    T* room[7];
+    carve(size, room);
+    void* const block = thread_memory(static_cast<unsigned long long>(size.bytes()));
+    if (!block) {
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+    Carver<T> memory(block);
+    carve(memory, room);
+    T *q = room[0], *k = room[1], *v = room[2], *out = room[3], *a = room[4], *b = room[5],
+      *fade = room[6];
+    for (index row = job * grain; row < call.rows && row < (job + 1) * grain; ++row) {
+      const auto one = [&](const Operand& from, T missing) {
+        if (from.data)
+          fetch(View{from.data + offset(from, call, row), 0, 0, from.type}, 1, 1, &missing, 1);
+        return missing;
+      };
+      const auto vector = [&](const Operand& from, index count, T* to, index pitch) {
+        fetch(View{from.data + offset(from, call, row), 0, from.step, from.type}, 1, count, to,
+              pitch);
+      };
+      const T weight = one(op[5], 1), decay = one(op[6], 0);
+      vector(op[0], maps.d, q, maps.d_pitch);
+      for (index i = 0; i < maps.d_pitch; ++i) k[i] = 0;
+      for (index i = 0; i < maps.e_pitch; ++i) v[i] = out[i] = 0;
+      if (weight != 0) {
+        vector(op[1], maps.d, k, maps.d_pitch);
+        vector(op[2], e, v, maps.e_pitch);
+      }
+      const auto state = [&](int i) {
+        return static_cast<T*>(static_cast<void*>(op[i].data + offset(op[i], call, row)));
+      };
+      T *c = state(8), *s = state(9), *z = state(10);
+      features_of(maps, q, b);
+      features_of(maps, k, a);
+      const T log_weight = weight == 1 ? T(0) : log(weight);
+      T top = 0;
+      if (maps.log()) {
+        top = T(-infinity);
+        for (index t = 0; t < f; ++t) {
+          a[t] = weight == 0 ? T(-infinity) : a[t] + log_weight;
+          const T before = c[t] + decay;
+          c[t] = a[t] > before ? a[t] : before;
+          const T unit = c[t] == T(-infinity) ? T(0) : c[t];
+          a[t] -= unit;
+          fade[t] = before - unit;
+          b[t] += c[t];
+          top = b[t] > top ? b[t] : top;
+        }
+        if (top == T(-infinity)) top = 0;
+        for (index t = 0; t < f; t += width) {
+          store(a + t, exp_up_to(load<V>(a + t)));
+          store(fade + t, exp_up_to(load<V>(fade + t)));
+          store(b + t, exp_up_to(V(load<V>(b + t) - top)));
+        }
+      } else {
+        for (index t = 0; t < f; ++t) {
+          a[t] *= weight;
+          fade[t] = exp_anywhere(decay);
+        }
+      }
+      T mass = 0;
+      for (index t = 0; t < f; ++t) {
+        z[t] = fade[t] * z[t] + a[t];
+        mass += b[t] * z[t];
+        T* const to = s + t * e;
+        index i = 0;
+        const V down = splat<V>(fade[t]), key = splat<V>(a[t]), query = splat<V>(b[t]);
+        for (; i + width <= e; i += width) {
+          const V now = down * load<V>(to + i) + key * load<V>(v + i);
+          store(to + i, now);
+          store(out + i, V(load<V>(out + i) + query * now));
+        }
+        for (; i < e; ++i) {
+          to[i] = fade[t] * to[i] + a[t] * v[i];
+          out[i] += b[t] * to[i];
+        }
+      }
+      if (parameter[4] != 0) mass += T(parameter[4]) * exp_anywhere(T(-top));
+      const T factor = !normalize ? exp_anywhere(top) : mass == 0 ? T(0) : 1 / mass;
+      for (index i = 0; i < e; ++i) out[i] = factor == 0 ? T(0) : out[i] * factor;
+      put(View{op[7].data + offset(op[7], call, row), 0, op[7].step, op[7].type}, 1, e, out,
+          maps.e_pitch);
+    }
+  });
+  return failed ? -1 : 0;
+}
+
 constexpr Entry linear_entries[] = {
     {"linear_attention",
      "(l,d),(s,d),(s,v),any(f,d)?,any(f)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
@@ -1088,6 +1250,10 @@ constexpr Entry linear_entries[] = {
      "->any(l,d),any(s,d),any(s,v),any(s)?,any(s)?,any(f,v)?,any(f)?",
      8,
      {backward<double>, backward<float>, backward<float>, backward<float>}},
+    {"linear_attention_step",
+     "(d),(d),(v),any(f,d)?,any(f)?,any()?,any()?->any(v),any(f),any(f,v),any(f)",
+     5,
+     {step<double>, step<float>, step<float>, step<float>}},
 };
 
 }  // namespace

@@ -49,7 +49,7 @@ class Batch(Call):
                     f"{name}: {argument} must have the dtype of {first}, {self.dtype}, got {kind}"
                 )
             self._add(argument, x, core, self.dtype)
-        self.wide = FLOAT64 if self.dtype == FLOAT64 else FLOAT32
+        self.wide = self.dtype if self.dtype.itemsize >= 8 else FLOAT32
 
     def add(self, argument: str, value: Array | None, core: str, dtype: Any = None) -> Array | None:
         """One more array, or None; in the type of sums, or as `dtype`."""

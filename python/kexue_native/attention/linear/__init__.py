@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._arrays import FLAG, FLOAT32, FLOAT64, Array, as_array, as_real, namespace
+from ..._backends import current
 from .._common import Batch, as_index, bits, finish, kernels_of, offset_of, over_sequences, results
 from .._reference import CAUSAL, EXCLUDE_SELF
 from .reference import EXPONENTIAL, KINDS
@@ -33,6 +34,7 @@ FAVOR = {
     "relu": "random_relu",
 }
 NATIVE = ("identity", "elu1", "relu", "exp", "softmax_d", "cosine", "taylor2", "affine")
+STEPS = ("identity", "elu1", "relu", "exp", "affine")  # that have a kernel for one key
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
 
 
@@ -237,6 +239,34 @@ class LinearAttentionState:
         return (
             f"LinearAttentionState(shape={self.s.shape}, dtype={self.s.dtype}, count={self.count})"
         )
+
+
+class _Step:
+    """What a step learns about the next ones with the same options on plain arrays."""
+
+    __slots__ = ("chosen", "dtype", "kernel", "key", "maps", "numbers", "shapes")
+
+    def __init__(self, kernel: Any, key: Any, rows: Any, maps: Any, numbers: Any) -> None:
+        self.kernel, self.key, self.maps, self.numbers = kernel, key, maps, numbers
+        self.chosen = current()
+        self.dtype = rows[0].dtype
+        self.shapes = tuple(x.shape for x in rows)
+
+    def fits(self, q: Array, k: Array, v: Array, projection: Any, key: Any) -> bool:
+        return (
+            type(q) is type(k) is type(v) is np.ndarray
+            and q.dtype is k.dtype is v.dtype is self.dtype
+            and (q.shape, k.shape, v.shape) == self.shapes
+            and projection is self.maps[0]
+            and self.key == key
+            and self.chosen == current()
+        )
+
+    def run(self, state: LinearAttentionState, q: Array, k: Array, v: Array) -> Array:
+        out = np.empty(self.shapes[2], self.dtype)
+        self.kernel(q, k, v, *self.maps, None, None, *self.numbers, out, state.c, state.s, state.z)
+        state.count += 1
+        return out
 
 
 class _Options:
@@ -806,6 +836,11 @@ def linear_attention_step(
     name = "linear_attention_step"
     if not isinstance(state, LinearAttentionState):
         raise TypeError(f"{name}: state must be a LinearAttentionState, got {type(state).__name__}")
+    key = (kernel, normalize, eps, params, input_scale, kernel_eps, backend)
+    plan = state._step
+    if plan is not None and plan.fits(q_t, k_t, v_t, projection, key):
+        if key_weight is log_decay is out is None:
+            return plan.run(state, q_t, k_t, v_t)
     lead = [
         as_array(name, a, x)[..., None, :] for a, x in (("q_t", q_t), ("k_t", k_t), ("v_t", v_t))
     ]
@@ -842,7 +877,24 @@ def linear_attention_step(
     kernels = kernels_of("attention.linear", batch, backend, options.native)
     arrays = batch.kernel_arrays("q_t", "k_t", "v_t")
     parts = state.c, state.s, state.z
-    kernels.linear_attention(*arrays, *options.arguments, bits(found[0].buffer), *parts)
+    whole = all(x.flags.c_contiguous and x.dtype == batch.wide for x in parts)
+    if whole and KINDS[options.map.kind] in STEPS and hasattr(kernels, "linear_attention_step"):
+        rows = [x[..., 0, :] for x in arrays]
+        weight, decay = (
+            None if x is None else batch.arrays[a][..., 0].astype(batch.wide)
+            for a, x in (("key_weight", key_weight), ("log_decay", log_decay))
+        )
+        way = options.map
+        maps = way.projection, way.bias
+        numbers = way.kind, way.input_scale, way.eps, bool(normalize), float(eps)
+        to = bits(found[0].buffer[..., 0, :])
+        kernels.linear_attention_step(*rows, *maps, weight, decay, *numbers, to, *parts)
+        same = [x.shape[:-1] for x in rows] == [state.z.shape[:-1]] * 3
+        if same and way.projection is projection:
+            state._step = _Step(kernels.linear_attention_step, key, rows, maps, numbers)
+    else:
+        to = bits(found[0].buffer)
+        kernels.linear_attention(*arrays, *options.arguments, to, *parts)
     state.count += 1
     value = finish(batch, found, place)
     return value[..., 0, :] if out is None else out
