@@ -1103,3 +1103,130 @@ def test_bfloat16_probabilities_stay_wide(rng):
     got = kn.softmax_attention(q, k, v).astype(np.float64)
     want = v.astype(np.float64).mean(0, keepdims=True)
     assert np.all(np.abs(got - want) <= 2.0**-8 * want)
+
+
+# --- The engine ---
+
+
+def test_threads_do_not_change_bits(threads, rng):
+    """One head is cut into parts by its size alone."""
+    q, k, v = (rng.standard_normal((1, 1500, 8), dtype=np.float32) for _ in range(3))
+    w = kn.random_projection(16, 8, rng=0, dtype=np.float32)
+    for causal in (False, True):
+        calls = (
+            lambda c: kn.softmax_attention(q, k, v, causal=c),
+            lambda c: kn.favor_attention(q, k, v, w, causal=c),
+            lambda c: kn.linear_attention(q, k, v, causal=c, return_state=True)[1].s,
+            lambda c: np.stack(kn.softmax_attention_vjp(v, q, k, v, causal=c)),
+            lambda c: np.stack(kn.favor_attention_vjp(v, q, k, v, w, causal=c)),
+        )
+        for call in calls:
+            found = []
+            for count in (1, 2, 3):
+                kn.set_num_threads(count)
+                found.append(call(causal))
+            assert all(np.array_equal(found[0], one) for one in found[1:])
+
+
+def test_parts_of_a_long_head(backend, rng):
+    """Parts begin with the state before them: as the reference, which has no parts."""
+    usable(backend)
+    n, m = 2100, 2300
+    q, k = rng.normal(size=(1, n, 4)), rng.normal(size=(1, m, 4)) * 3
+    v, g = rng.normal(size=(1, m, 3)), rng.normal(size=(1, n, 3))
+    for options in (
+        {"kernel": "exp"},
+        {"kernel": "relu", "log_decay": -rng.random(m)},
+        {"kernel": "exp", "log_decay": -40 * rng.random(m) ** 8, "key_mask": rng.random(m) < 0.9},
+        {"kernel": "elu1", "offset": -900, "exclude_self": True},
+        {"kernel": "elu1", "offset": 1700},
+    ):
+        got = backend(kn.linear_attention, q, k, v, causal=True, return_state=True, **options)
+        want = kn.linear_attention(
+            q, k, v, causal=True, return_state=True, backend="reference", **options
+        )
+        np.testing.assert_allclose(got[0], want[0], atol=1e-10)
+        np.testing.assert_allclose(got[1].z, want[1].z * np.exp(want[1].c - got[1].c), rtol=1e-9)
+        slopes = backend(kn.linear_attention_vjp, g, q, k, v, causal=True, **options)
+        wanted = kn.linear_attention_vjp(g, q, k, v, causal=True, backend="reference", **options)
+        for one, other in zip(slopes, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_million_positions(rng):
+    """In memory for a few states and three numbers a query, causal and with gradients."""
+    resource = pytest.importorskip("resource")
+    n, d = 1_000_000, 16
+    q, k, v = (rng.standard_normal((1, n, d), dtype=np.float32) for _ in range(3))
+    w = kn.random_projection(256, d, rng=0, dtype=np.float32)
+    out = np.zeros_like(v)
+    grads = tuple(np.zeros_like(x) for x in (q, k, v))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kn.favor_attention(q, k, v, w, causal=True, out=out)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 32 * 1024  # KiB
+    kn.favor_attention_vjp(v, q, k, v, w, causal=True, grads=grads)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < (32 + 3 * 4 * n / 2**20 * 1.5) * 1024
+    assert np.all(np.isfinite(out)) and all(np.all(np.isfinite(x)) for x in grads)
+    head = kn.favor_attention(q[:, :500], k[:, :500], v[:, :500], w, causal=True)
+    np.testing.assert_allclose(out[:, :500], head, atol=2e-5)
+
+
+def test_hostile_arguments():
+    """Whatever comes: a result of the right shape, or one sentence of the right kind of error."""
+    rng = np.random.default_rng(0)
+    types = [np.float64, np.float32, np.float16, np.int32, bool, complex, object]
+
+    def array(shape):
+        a = rng.normal(size=shape)
+        kind = rng.integers(8)
+        if kind == 0:
+            a = a[..., ::-1]
+        elif kind == 1 and a.size:
+            a.flat[rng.integers(a.size)] = rng.choice([nan, inf, -inf, 1e300, 0.0])
+        elif kind == 2:
+            a = np.broadcast_to(a[..., :1], a.shape) if a.ndim else a
+        chosen = types[rng.integers(len(types))] if rng.random() < 0.1 else np.float64
+        with np.errstate(all="ignore"):
+            return a.astype(chosen)
+
+    def sizes(*core):
+        loop = [(), (2,), (1,), (2, 1), (3,)][rng.integers(5) if rng.random() < 0.2 else 0]
+        return (*loop, *core)
+
+    accepted = 0
+    for _ in range(400):
+        n, m, d, width = rng.integers(0, 4, 4)
+        q, k, v = array(sizes(n, d)), array(sizes(m, d)), array(sizes(m, width))
+        options = {"causal": bool(rng.integers(2)), "exclude_self": bool(rng.integers(2))}
+        if rng.random() < 0.3:
+            options["offset"] = [0, -2, 5, 1.5, None, 10**6][rng.integers(6)]
+        if rng.random() < 0.3:
+            options["key_mask"] = rng.random(sizes(m)) < 0.5
+        function = kn.softmax_attention
+        if rng.random() < 0.6:
+            function = kn.linear_attention
+            options["kernel"] = [*KERNELS[:8], "no", 3][rng.integers(10)]
+            if rng.random() < 0.2:
+                options["key_weight"] = array(sizes(m))
+            if rng.random() < 0.2:
+                options["log_decay"] = -np.abs(rng.normal(size=sizes(m)))
+            if rng.random() < 0.2:
+                options["chunk"] = [1, 3, 1000, 0][rng.integers(4)]
+        elif rng.random() < 0.3:
+            options["scale"] = [2, "entropy", "other", nan, array(sizes(n))][rng.integers(5)]
+        try:
+            with np.errstate(all="ignore"):
+                out = function(q, k, v, **options)
+                slopes = getattr(kn, f"{function.__name__}_vjp")(out, q, k, v, **options)
+        except (TypeError, ValueError) as error:
+            text = str(error)
+            assert text.startswith(function.__name__) and "\n" not in text, text
+            assert " must " in text and len(text) < 300, text
+            continue
+        accepted += 1
+        assert out.shape[-2:] == (n, width)
+        assert [s.shape for s in slopes[:3]] == [np.shape(x) for x in (q, k, v)]
+    assert accepted > 100

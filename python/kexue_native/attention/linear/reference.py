@@ -275,7 +275,7 @@ def pull(
     if kind == "taylor2":
         d = x.shape[-1]
         i, j, factor = triangle(xp, d)
-        square = xp.zeros((*x.shape, d))
+        square = xp.zeros((*slope.shape[:-1], d, d))
         square[..., i, j] = slope[..., 1 + d :] * factor
         return slope[..., 1 : 1 + d] + ((square + transposed(square)) @ x[..., None])[..., 0]
     return slope
@@ -372,7 +372,8 @@ class Problem:
 
     def empty(self) -> State:
         xp, shape = self.xp, (*self.loop, self.f)
-        c = xp.full(shape, -math.inf if self.exponential else 0.0)
+        unknown = self.exponential or self.decay is not None  # until a key sets the unit
+        c = xp.full(shape, -math.inf if unknown else 0.0)
         return State(c, xp.zeros((*shape, self.width)), xp.zeros(shape))
 
     def widened(self, c: Array | None, s: Array, z: Array | None) -> State:
