@@ -101,14 +101,48 @@ KX_FN Two<V> exponent(V g, V lr) {
   }
 }
 
+// x 2^k for integers k, rounded once. k is within +-300.
+template <class V>
+KX_FN V scaled_by(V x, V k) {
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+  if constexpr (sizeof(V) == 64) {
+    return bit_cast<V>(_mm512_scalef_ps(bit_cast<__m512>(x), bit_cast<__m512>(k)));
+  }
+#endif
+  constexpr float round = Format<float>::round;
+  const V third = k * (1.0f / 3) + round, rest = k - 2 * (third - round) + round;
+  return x * power_of_two(third) * power_of_two(third) * power_of_two(rest);
+}
+// w e^(-lr g) of floats, w >= 0: twice the lanes of double, and the rounding error of lr g.
+template <class V>
+KX_FN V multiplied_float(V w, V g, V lr, V flip) {
+  using F = Format<float>;
+  const auto none = (lr == V{}) & (g == g);
+  const Two<V> product = two_product(V(-lr), V(flip * g));
+  const V a = select(none, V{}, product.hi), most = splat<V>(210);
+  const V bounded = at_least(select(a > most, most, a), V(-most));
+  const auto usual = (abs(product.hi) < most) & (product.lo == product.lo);
+  const V error = select(usual, product.lo, V{});
+  const V rounded = bounded * F::log2_e + F::round, k = rounded - F::round;
+  const V r = (bounded - k * F::ln2_head) - (k * F::ln2_tail - error);
+  const V p = 2 + (2 * r + 2 * r * r * exp_tail(float{}, r));
+  // Large weights first, small results last: only the last product rounds to subnormals.
+  const V up = select(k > V{}, k, V{}) - 1, down = select(k < V{}, k, V{});
+  const V value = scaled_by(V(scaled_by(w, up) * p), down);
+  return select(a == splat<V>(-infinity), V(w * 0.0f), value);
+}
+
 // w e^(-lr g), or w e^(-lr g sign(w)).  (),(),()->()
 template <class T>
 struct EguStep {
-  using Term = double;
+  using Term = term_t<T>;
   bool is_signed;
   template <class V>
   KX_FN V operator()(V w, V g, V lr) const {
     const V flip = select(w < V{}, splat<V>(is_signed ? -1 : not_a_number), splat<V>(1));
+    if constexpr (sizeof(element_t<V>) == sizeof(float)) {
+      return flip * multiplied_float(abs(w), g, lr, flip);
+    }
     const Two<V> a = exponent<T>(g, lr);
     return flip * multiplied<T>(abs(w), V(flip * a.hi), V(flip * a.lo), no_unit<V>());
   }
@@ -116,7 +150,7 @@ struct EguStep {
 // One lr for all.  (),()->()
 template <class T>
 struct EguStepOf {
-  using Term = double;
+  using Term = term_t<T>;
   EguStep<T> step;
   double lr;
   template <class V>
@@ -127,7 +161,7 @@ struct EguStepOf {
 // wp e^(-lr g), wm e^(lr g).  (),(),(),()->(),()
 template <class T>
 struct EguPmStep {
-  using Term = double;
+  using Term = term_t<T>;
   template <class V>
   KX_FN Values<V, 2> operator()(V wp, V wm, V g, V lr) const {
     const EguStep<T> step = {false};
@@ -136,7 +170,7 @@ struct EguPmStep {
 };
 template <class T>
 struct EguPmStepOf {
-  using Term = double;
+  using Term = term_t<T>;
   double lr;
   template <class V>
   KX_FN Values<V, 2> operator()(V wp, V wm, V g) const {
