@@ -52,7 +52,7 @@ struct PortfolioRun {
   }
   template <class Team, class X>
   KX_FN void day(const Team& team, X relatives) {
-    const V nan = splat<V>(not_a_number), none = splat<V>(-infinity);
+    const V nan = splat<V>(not_a_number);
     const auto sums = team.template sum<1>([=, w = weights](auto row) {
       return [=, x = row(relatives)](index i) {
         const V own = x[i];
@@ -62,14 +62,11 @@ struct PortfolioRun {
     });
     const V r = sums[0], rate = lr / r;
     log_wealth = log_wealth + log(r);
-    const V most = team.max([=, w = weights](auto row) {
-      return
-          [=, x = row(relatives)](index i) { return select(w[i] > V{}, V(rate * V(x[i])), none); };
-    });
-    // What underflows here is below 1e-300 of the sum, unless that is small: then by the pivot.
+    // Without a shift, as long as nothing can be lost: e^a for a beyond the range is NaN.
+    const V least = splat<V>(1e-3), end = splat<V>(1e200), far = splat<V>(700);
     const auto total = team.template sum<1>([=, w = weights, to = next](auto row) {
       return [=, x = row(relatives)](index i) {
-        const V a = at_least(V(rate * V(x[i]) - most), splat<V>(-708));
+        const V power = rate * V(x[i]), a = select(abs(power) < far, power, nan);
         const Exponential<V> e = exp_reduce<double>(a);
         const V p = w[i] * ((1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded));
         to.set(i, p);
@@ -77,7 +74,8 @@ struct PortfolioRun {
       };
     });
     const auto sound = (r > V{}) & (log_wealth == log_wealth);
-    if (any_of(sound & (total[0] < splat<V>(1e-3)))) {
+    const auto usual = (total[0] > least) & (total[0] < end);
+    if (any_of(sound & (select(usual, least, V{}) == V{}))) {
       step(team, Multiple<X, V>{relatives, V(-1 / r)}, lr);
     } else {
       const V factor = select(sound, V(1 / total[0]), nan);

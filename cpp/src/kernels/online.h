@@ -8,11 +8,12 @@ namespace kexue {
 inline namespace KX_ISA {
 namespace {
 
-// Steps from the first weights with sums of losses, which are in double whatever T.
+// Steps from the first weights with sums of losses, which are in double whatever T and far within
+// its range for float.
 template <class T, class Engine>
 long long hedge(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
-  EgStep<double> fn;
+  EgStep<T> fn;
   fn.mix = 0, fn.keep = false, fn.n = call.n;
   return engine.template transform<T>(fn, {0, {}, &op[3]}, Vector<T>{op[0]}, Vector<double>{op[1]},
                                       PerRow<T>{op[2]}, Given<wide_t<T>>{1});
