@@ -3,6 +3,7 @@
 // row by row. A row that needs a shift is one for MultilabelGradient.
 #pragma once
 
+#include "elements.h"
 #include "targets.h"
 
 namespace kexue {
