@@ -18,7 +18,7 @@ BIAS = {"float64": 1023, "float32": 127, "float16": 15, "bfloat16": 127}
 def kernel(function: str, dtype: str) -> tuple[Any, Any]:
     """A loop (inputs..., out), and the type its arrays are viewed as: None for words."""
     if dtype not in FRACTION:
-        return (integer_loop(function, dtype), None)
+        return None, None
     m = FRACTION[dtype]
     word = np.dtype({8: np.int64, 4: np.int32, 2: np.int16}[8 if m == 52 else 4 if m == 23 else 2])
     one, magnitude = word.type(BIAS[dtype] << m), word.type(np.iinfo(word).max)
@@ -109,23 +109,3 @@ def table_loop(function: str, dtype: str) -> Any:
             out[i] = table[a[i]]
 
     return lookup
-
-
-def integer_loop(function: str, dtype: str) -> Any:
-    """By way of floats where they are exact, else with the leading one."""
-    kind = np.dtype(dtype)
-    if function not in ("mul", "div") or kind.itemsize > 2:
-        return None
-    one = np.int32(127 << 23)
-    product = function == "mul"
-
-    @njit(parallel=True)
-    def loop(a, b, out):
-        for i in prange(a.size):
-            x, y = np.float32(a[i]), np.float32(b[i])
-            u, w = abs(x).view(np.int32), abs(y).view(np.int32)
-            t = u + w - one if product else u - w + one
-            r = np.int32(t).view(np.float32)
-            out[i] = -r if (x < 0) != (y < 0) else r
-
-    return loop

@@ -71,6 +71,7 @@ class Case(NamedTuple):
     limits: str = ""  # the function whose LIMITS hold; "": its own, 0 if it has none
     shape: tuple[int, int] | None = None  # of the inputs, where the reference takes long
     dtype: str = ""  # the only type there is; "": all
+    bitwise: bool = False  # bit for bit as the reference in the same type
 
     @property
     def public(self) -> str:
@@ -490,7 +491,45 @@ ATTENTION = tuple(
     for suffix, arguments in (("", "a u g"), ("_vjp", "g a u e"))
     for word in ("", " causal")
 )
-CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES, *OPTIM, *ATTENTION)
+
+
+def mitchell(name: str, arguments: str, **options: Any) -> Case:
+    return plain(f"mitchell_{name}", arguments, options=options, bitwise=True)
+
+
+# Sums have terms so few and small that any order gives the same.
+MITCHELL = (
+    mitchell("mul", "x g"),
+    mitchell("mul minimax", "x g", offset="minimax"),
+    mitchell("mul iterated", "x g", iterations=1),
+    mitchell("mul cut", "x g", mantissa_bits=3, fill="half"),
+    mitchell("div", "x w"),
+    mitchell("log2", "w"),
+    *(mitchell(name, "a") for name in ("exp2", "square", "reciprocal")),
+    *(mitchell(name, "w") for name in ("sqrt", "rsqrt")),
+    mitchell("pow", "w", p=1.5),
+    mitchell("dot", "k k"),
+    Case(
+        "mitchell_matmul",
+        "k",
+        lambda k, **o: kn.mitchell_matmul(k, k.T, **o),
+        bitwise=True,
+        shape=(32, 256),
+    ),
+    mitchell("mul_vjp", "g x a"),
+    mitchell("div_vjp", "g x w"),
+    mitchell("log2_vjp", "g w"),
+    mitchell("exp2_vjp", "g a"),
+    mitchell("pow_vjp", "g w", p=3),
+    Case(
+        "mitchell_matmul_vjp",
+        "pairs k",
+        lambda g, k, **o: kn.mitchell_matmul_vjp(np.sign(g), k, k.T, **o),
+        bitwise=True,
+        shape=SMALL,
+    ),
+)
+CASES = (*REDUCTIONS, *ELEMENTWISE, *SMOOTH, *LOSSES, *OPTIM, *ATTENTION, *MITCHELL)
 WIDTH = max(len(case.name) for case in CASES)
 
 
@@ -511,6 +550,7 @@ def make_inputs(rows: int, n: int, dtype: Any) -> dict[str, Array]:
         "u": rng.random((rows, n)),
         "q": rng.beta(0.1, 0.3, (rows, n)),  # soft labels, most near 0 or 1
         "t": rng.random((rows, n)) < 0.05,  # hard labels
+        "k": rng.integers(-3, 4, (rows, n)),
         "pairs": 6 * rng.standard_normal((rows, rows)),
         "spans": np.triu(rng.random((rows, rows)) < 0.02),
     }
@@ -561,6 +601,14 @@ def largest_error(case: Case, inputs: list[Array], actual: Any) -> float:
     return max(map(ulp_error, actual, expected, magnitude, allowance))
 
 
+def different(actual: Any, expected: Any) -> float:
+    """How many numbers are not the same, bit for bit"""
+    pairs = (
+        zip(actual, expected, strict=True) if isinstance(actual, tuple) else [(actual, expected)]
+    )
+    return float(sum(np.count_nonzero(np.asarray(a) != np.asarray(e)) for a, e in pairs))
+
+
 def check(case: Case, backend: str, dtype: Any, shape: tuple[int, int], repeats: int) -> Any:
     """One line of the table as a dict."""
     shape = case.shape or shape
@@ -573,7 +621,10 @@ def check(case: Case, backend: str, dtype: Any, shape: tuple[int, int], repeats:
         fetch, wait = cupy.asnumpy, cupy.cuda.get_current_stream().synchronize
     actual = case.run(*given, backend=backend)
     actual = tuple(map(fetch, actual)) if isinstance(actual, tuple) else fetch(actual)
-    error = largest_error(case, chosen, actual)
+    if case.bitwise:
+        error = different(actual, case.run(*chosen, backend="reference"))
+    else:
+        error = largest_error(case, chosen, actual)
     limit = case.limit(dtype, backend)
     reference_time = seconds(lambda: case.run(*chosen, backend="reference"), bool, repeats)
     native_time = None

@@ -478,8 +478,8 @@ def mitchell_pow(
     that is not an integer gives nan. A zero gives 0 for p > 0 and inf for p < 0; where p is not an
     odd integer both are positive.
 
-    Accuracy: rounded once, half to even, for every p. approx / true lies between 2^(-0.08607 p) and
-    2^(0.08607 p), for p > 0.
+    Accuracy: rounded once, half to even, for every p. For p > 0 approx / true lies between
+    2^(-0.08607 p) and 2^0.08607.
 
     Source: kexue.fm/archives/7991.
 

@@ -87,9 +87,10 @@ def mitchell_error_bound(
     if (p is None) != (op != "pow"):
         raise ValueError(f'{name}: p must be given for "pow" alone, got {p!r}')
     if op == "pow":
-        far = 2.0 ** (-_PLAIN["log2"][0] * abs(float(p or 0))) - 1
-        near = 2.0 ** (_PLAIN["log2"][0] * abs(float(p or 0))) - 1
-        return near, far
+        off, power = -_PLAIN["log2"][0], float(p or 0)
+        if power < 0:  # the logarithm is too small, which makes the power too large
+            return 0.0, 2.0 ** (off * (1 - power)) - 1
+        return 2.0 ** (-off * power) - 1, 2.0**off - 1
     if (count or ilm) and (given["offset"] or cut >= 0):
         raise ValueError(f"{name}: iterations must not be combined, got {count}")
     if ilm:
