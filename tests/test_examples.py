@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from libraries import library
@@ -52,6 +53,23 @@ def test_digits_example(tmp_path):
         exact, micro, macro, _ = figures(line, f"{name}, multi-label loss")
         assert exact > 0.6 and micro > 0.85 and macro > 0.8
     assert is_picture(tmp_path / "digits.png")
+
+
+def test_mitchell_example(tmp_path):
+    """Products without multiplications cost little, and their gradients train a net."""
+    _, *lines = run(
+        "mitchell_digits.py",
+        "--epochs=12",
+        "--seeds=1",
+        folder=tmp_path,
+        needs=("matplotlib", "sklearn"),
+    )
+    names = ("exact", "Mitchell", "iterated once", "L-Mul", "minimax offset", "3 bits of fraction")
+    found = [figures(line, name) for line, name in zip(lines, names, strict=False)]
+    assert all(min(pair) > 0.9 for pair in found)
+    assert np.allclose(found, found[0], rtol=0, atol=0.02)
+    assert min(figures(lines[-2], "Mitchell, fine-tuned")) > 0.93
+    assert is_picture(tmp_path / "mitchell_error.png")
 
 
 def test_onnx_example(tmp_path):
