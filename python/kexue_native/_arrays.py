@@ -610,6 +610,15 @@ def as_real(
     return float(value)
 
 
+def one_of(name: str, argument: str, value: Any, options: Sequence[str]) -> str:
+    """A choice among words."""
+    if isinstance(value, str) and value in options:
+        return value
+    words = " or ".join(f'"{option}"' for option in options)
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"{name}: {argument} must be {words}, got {value!r}")
+
+
 def fold(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     """`x` summed over the axes by which `shape` was enlarged to the shape of `x`."""
     if x.shape == shape:

@@ -368,7 +368,8 @@ struct Width {
     const double least = Format<double>::smallest_normal;
     c = c < least ? least : c;
     const double hi = 1 / c;
-    const Two<double> back = two_product(hi, c);
+    const double unit = c > 0x1p512 ? 0x1p512 : 1;  // a factor near the end may not be split
+    const Two<double> back = two_product(hi * unit, c / unit);
     return {hi, ((1 - back.hi) - back.lo) * hi};
   }
 };

@@ -559,6 +559,7 @@ KX_FN Peak<R> merge(const Peak<R>& a, const PartSum<R>& of_a, const Peak<R>& b,
 template <class T>
 struct MultilabelCurvature : MultilabelGradient<T> {
   using Gradient = MultilabelGradient<T>;
+  static constexpr bool crowded = sizeof(wide_t<T>) == sizeof(double);
   bool bound;
   template <class R>
   struct State {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import FLOAT64, Array, as_array, empty, namespace
+from .._arrays import FLOAT64, Array, as_array, empty, namespace, one_of
 from ._common import Batch, as_index
 from ._reference import transposed
 
@@ -214,8 +214,7 @@ def _gru(batch: Batch, reset_after: bool, update: str) -> _Gru:
     name, size = batch.name, batch.size["h"]
     if batch.size["r"] != 3 * size:
         raise ValueError(f"{name}: W must have {3 * size} rows, got {batch.size['r']}")
-    if update not in ("new", "old"):
-        raise ValueError(f'{name}: update must be "new" or "old", got {update!r}')
+    one_of(name, "update", update, ("new", "old"))
     if "c" in batch.arrays and not reset_after:
         raise ValueError(f"{name}: c must be None unless reset_after, got an array")
     x, h, w, u, b, *rest = _wide(batch)
@@ -473,8 +472,7 @@ def jacobian_chain_lognorm(J: Array, *, norm: str = "fro", main: Array | None = 
     J = as_array(name, "J", J)
     if J.ndim != 3 or J.shape[1] != J.shape[2]:
         raise ValueError(f"{name}: J must have shape (T, H, H), got {J.shape}")
-    if norm not in ("fro", "spectral"):
-        raise ValueError(f'{name}: norm must be "fro" or "spectral", got {norm!r}')
+    one_of(name, "norm", norm, ("fro", "spectral"))
     xp, steps = namespace(J), J.astype(FLOAT64)
     count, size = J.shape[:2]
     diagonal = None

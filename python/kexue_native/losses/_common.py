@@ -6,13 +6,12 @@ not wanted. Targets reach it in their own type: `normalise` knows the name `targ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import index
 from typing import Any
 
 import numpy as np
 
-from .._arrays import Array, Call, as_array, namespace
+from .._arrays import Array, Call, as_array, namespace, one_of
 
 IN_UNIT_INTERVAL = "targets must be in [0, 1] where the mask is true"
 
@@ -45,15 +44,6 @@ def waiting(validate: bool, targets: Array, out: Any, *wanted: bool) -> tuple[bo
 def is_bound(name: str, hess: str) -> bool:
     """Whether the bound of the Hessian is asked for, not its exact diagonal."""
     return one_of(name, "hess", hess, ("exact", "bound")) == "bound"
-
-
-def one_of(name: str, argument: str, value: Any, options: Sequence[str]) -> str:
-    """A choice among words."""
-    if isinstance(value, str) and value in options:
-        return value
-    words = " or ".join(f'"{option}"' for option in options)
-    kind = ValueError if isinstance(value, str) else TypeError
-    raise kind(f"{name}: {argument} must be {words}, got {value!r}")
 
 
 def as_classes(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from operator import index
 from typing import Any, NamedTuple
 
-from .._arrays import as_real
-from ..losses._common import one_of
+from .._arrays import as_real, one_of
 from ._formats import Format
 
 # Offsets c in units of 2^-52. "unbiased" makes the mean error of uniform mantissas 0, "minimax"

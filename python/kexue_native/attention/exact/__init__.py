@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from ..._arrays import FLAG, Array, as_real
+from ..._limits import fill_in
 from .._common import Batch, bits, finish, kernels_of, offset_of, over_sequences, results
 from .._reference import CAUSAL, EXCLUDE_SELF, visible_counts
 
@@ -81,6 +82,9 @@ def softmax_attention(
 
     Sums are float32 for the three narrow types and float64 for float64. The error of a row is at
     most 64 u L max|v|, u the rounding of sums, L = max(1, largest |score|).
+
+    Accuracy: at most LIMITS["softmax_attention"] ULP of
+    MAGNITUDE["softmax_attention"].
 
     Source: kexue.fm/archives/8823 and 9034 (the entropy scale), 7661 (exclude_self), 11371
     (probabilities are not rounded to bfloat16 before they are summed).
@@ -184,6 +188,9 @@ def softmax_attention_vjp(
     The error is at most 64 u L max|g| for dv, and max|v| max(1, largest |k| or |q| times scale)
     times that for dq and dk, n times for dk.
 
+    Accuracy: at most LIMITS["softmax_attention_vjp"] ULP of
+    MAGNITUDE["softmax_attention_vjp"].
+
     Source: kexue.fm/archives/8823.
 
     Examples
@@ -277,3 +284,6 @@ def _options(
     elif scale is not None:
         scales, factor = batch.add("scale", scale, "l"), 1.0
     return scales, mask, added, factor, mode, place
+
+
+fill_in(globals()[name] for name in __all__)

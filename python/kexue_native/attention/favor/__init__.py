@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import FLAG, FLOAT64, Array, as_array, as_real
+from ..._limits import fill_in
 from .._common import Batch, as_index
 from .._reference import transposed
 from ..linear import (
@@ -273,6 +274,9 @@ def favor_attention(
     at d = 128 |x + y|^2 is about 22.6, and no m that is practical helps. `softmax_kernel_moments`
     has the figures.
 
+    Accuracy: at most LIMITS["favor_attention"] ULP of
+    MAGNITUDE["favor_attention"].
+
     Source: kexue.fm/archives/7921, 8338, 8601; papers 2009.14794, 2205.15317, 2302.00787.
 
     Examples
@@ -320,8 +324,9 @@ def favor_attention_vjp(
     TypeError, ValueError, RuntimeError
         As `linear_attention_vjp`.
 
-    Notes
-    -----
+    Accuracy: at most LIMITS["favor_attention_vjp"] ULP of
+    MAGNITUDE["favor_attention_vjp"].
+
     Source: kexue.fm/archives/7921; paper 2009.14794.
 
     Examples
@@ -608,3 +613,6 @@ def _series(z: Array, b: float, a: float | None) -> Array:
         if not np.any(np.abs(term) > 1e-17 * np.abs(total)):
             break
     return total
+
+
+fill_in(globals()[name] for name in __all__)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._arrays import FLAG, FLOAT32, FLOAT64, Array, as_array, as_real, namespace
 from ..._backends import current
+from ..._limits import fill_in
 from .._common import Batch, as_index, bits, finish, kernels_of, offset_of, over_sequences, results
 from .._reference import CAUSAL, EXCLUDE_SELF
 from .reference import EXPONENTIAL, KINDS
@@ -459,6 +460,9 @@ def linear_attention(
     Sums are float32 for the three narrow types and float64 for float64. The error is at most
     64 u L max(max|v|, max|out|), u the rounding of sums, L = max(1, largest |log feature|).
 
+    Accuracy: at most LIMITS["linear_attention"] ULP of
+    MAGNITUDE["linear_attention"].
+
     Source: kexue.fm/archives/7546, 8338, 8601, 7919, 7661; papers 2006.16236, 1812.01243.
 
     Examples
@@ -591,6 +595,9 @@ def linear_attention_vjp(
 
     The error is at most 64 u L max|g| for dv, and max|v| max(1, r) times that for dq and dk, n
     times for dk, with r the largest norm of a row of the projection, or |k| and |q| without one.
+
+    Accuracy: at most LIMITS["linear_attention_vjp"] ULP of
+    MAGNITUDE["linear_attention_vjp"].
 
     Source: kexue.fm/archives/7546, 8338; paper 2006.16236.
 
@@ -961,3 +968,6 @@ def linear_attention_merge(
         one * left.z + two * right.z,
         left.count + right.count,
     )
+
+
+fill_in(globals()[name] for name in __all__)

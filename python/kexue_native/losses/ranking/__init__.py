@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, Axis, as_array, as_real, normalise
+from ..._arrays import Array, Axis, as_array, as_real, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
-from .._common import IN_UNIT_INTERVAL, may_fail, one_of, places, results
+from .._common import IN_UNIT_INTERVAL, may_fail, places, results
 
 __all__ = ["multiclass_multilabel_loss", "pairwise_rank_loss", "subset_crossentropy"]
 

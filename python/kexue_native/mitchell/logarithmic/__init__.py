@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, as_real
+from ..._arrays import Array, as_real, one_of
 from ..._backends import choose
-from ...losses._common import one_of
 from .._formats import BY_NAME, Operands, operands
 from .._options import Offset, flushes, in_units, offset_of, product_options
 from .figures import approx_metrics, mitchell_error_bound, mitchell_lut

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._arrays import Array, as_array
-from ...losses._common import one_of
+from ..._arrays import Array, as_array, one_of
 from .._formats import BY_NAME
 from .._options import Offset, cut_of, integer, iterations_of, offset_of
 from . import reference

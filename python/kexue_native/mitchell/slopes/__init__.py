@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Array, as_real, fold
+from ..._arrays import Array, as_real, fold, one_of
 from ..._backends import choose
-from ...losses._common import one_of
 from .._formats import Operands, operands, words
 from .._options import Offset, in_units, offset_of
 from ..logarithmic import mitchell_div, mitchell_exp2, mitchell_mul, mitchell_pow

@@ -18,10 +18,10 @@ from ..._arrays import (
     is_instance,
     namespace,
     normalise,
+    one_of,
 )
 from ..._backends import choose
 from ..._limits import fill_in
-from ...losses._common import one_of
 
 __all__ = ["clip_by_global_norm", "global_norm", "lr_clip"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..._arrays import FLOAT64, Array, as_array, as_real, empty, normalise
+from ..._arrays import FLOAT64, Array, as_array, as_real, empty, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
-from ...losses._common import as_int, one_of
+from ...losses._common import as_int
 
 __all__ = ["StepsizeState", "eg_gain_step", "eg_stepsize_init", "eg_stepsize_step"]
 

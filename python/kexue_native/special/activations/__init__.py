@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any
 
-from ..._arrays import Array, as_real, normalise
+from ..._arrays import Array, as_real, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
 from ..smooth import as_degree
@@ -216,14 +216,6 @@ def squareplus_grad_b(
     return _elementwise("squareplus_grad_b", "squareplus_grad_b", x, out, backend, b)
 
 
-def _one_of(name: str, argument: str, value: Any, options: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in options:
-        words = ", ".join(f'"{option}"' for option in options)
-        kind = ValueError if isinstance(value, str) else TypeError
-        raise kind(f"{name}: {argument} must be one of {words}, got {value!r}")
-    return value
-
-
 def gelu(
     x: Array,
     *,
@@ -278,7 +270,7 @@ def gelu(
     >>> kn.gelu([-8.5, 0.0, 1.0])
     array([-8.05760460e-17,  0.00000000e+00,  8.41344746e-01])
     """
-    form = _one_of("gelu", "approximate", approximate, ("none", "tanh", "sigmoid"))
+    form = one_of("gelu", "approximate", approximate, ("none", "tanh", "sigmoid"))
     if form == "sigmoid":
         return _elementwise("gelu", "silu", x, out, backend, 1.702)
     kernel = "gelu_tanh" if form == "tanh" else "gelu"
@@ -330,7 +322,7 @@ def gelu_grad(
     >>> kn.gelu_grad([-1.0, 0.0, 1.0])
     array([-0.08331547,  0.5       ,  1.08331547])
     """
-    form = _one_of("gelu_grad", "approximate", approximate, ("none", "tanh", "sigmoid"))
+    form = one_of("gelu_grad", "approximate", approximate, ("none", "tanh", "sigmoid"))
     if form == "sigmoid":
         return _elementwise("gelu_grad", "silu_grad", x, out, backend, 1.702)
     kernel = "gelu_tanh_grad" if form == "tanh" else "gelu_grad"
@@ -943,9 +935,12 @@ def smooth_max2_grad(
     return call.result()
 
 
+_METHODS = ("log2cosh", "softplus", "sqrt")
+
+
 def _slope(name: str, k: float, method: str, b: float | None) -> float:
     """Of the logistic function that the method is made of."""
-    form = _one_of(name, "method", method, ("log2cosh", "softplus", "sqrt"))
+    form = one_of(name, "method", method, _METHODS)
     k = as_real(name, "k", k, above=0.0)
     if b is not None:
         raise ValueError(f'{name}: b must come with method "sqrt" alone, got {b!r}')
@@ -1021,7 +1016,7 @@ def smooth_abs(
     >>> float(kn.smooth_abs(3.0, method="sqrt", b=16.0))
     5.0
     """
-    if method == "sqrt":
+    if one_of("smooth_abs", "method", method, _METHODS) == "sqrt":
         kernel, parameter = "smooth_abs_sqrt", _radicand("smooth_abs", k, b)
     else:
         kernel, parameter = "smooth_abs", _slope("smooth_abs", k, method, b)
@@ -1074,7 +1069,7 @@ def smooth_abs_grad(
     >>> kn.smooth_abs_grad([-1.0, 1e-300])
     array([-7.61594156e-001,  1.00000000e-300])
     """
-    if method == "sqrt":
+    if one_of("smooth_abs_grad", "method", method, _METHODS) == "sqrt":
         kernel, parameter = "smooth_abs_sqrt_grad", _radicand("smooth_abs_grad", k, b)
     else:
         kernel, parameter = "smooth_abs_grad", _slope("smooth_abs_grad", k, method, b)

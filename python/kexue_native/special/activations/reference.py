@@ -310,6 +310,7 @@ def _stairs(x: Array, t: float, shift: float) -> tuple[Array, Array, Array]:
             value = value + (_sigmoid(z) if n > 0 else -_sigmoid(-z))
             slope = slope + t * (_sigmoid(z) * _sigmoid(-z))
     else:
+        t = max(t, 0.03)  # from here down the weights are 0, and with a subnormal t inf / inf
         value, slope = f, xp.ones_like(f)
         for k in range(1, math.ceil(48 * t / 19.7) + 2):
             weight = 2 * pi / t / np.sinh(2 * pi * pi * k / t)

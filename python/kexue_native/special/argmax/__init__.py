@@ -23,6 +23,7 @@ from ..._arrays import (
     namespace,
     narrow,
     normalise,
+    one_of,
     widen,
 )
 from ..._backends import choose
@@ -190,8 +191,7 @@ _NOISES = ("gumbel", "exponential", "uniform", "normal")
 
 
 def _as_noise(name: str, noise: str, scale: float) -> float:
-    if noise not in _NOISES:
-        raise ValueError(f"{name}: noise must be one of {', '.join(_NOISES)}, got {noise!r}")
+    one_of(name, "noise", noise, _NOISES)
     return as_real(name, "scale", scale, above=0.0)
 
 

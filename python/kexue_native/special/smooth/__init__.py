@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Array, Axis, as_real, empty, narrow, normalise, widen
+from ..._arrays import Array, Axis, as_real, empty, narrow, normalise, one_of, widen
 from ..._backends import choose
 from ..._limits import fill_in
 from .reference import taylor_minimiser
@@ -297,8 +297,7 @@ def smooth_max_vjp(
 
 
 def _as_sharpness(name: str, k: float, method: str) -> float:
-    if method not in ("logsumexp", "softmax"):
-        raise ValueError(f'{name}: method must be "logsumexp" or "softmax", got {method!r}')
+    one_of(name, "method", method, ("logsumexp", "softmax"))
     k = as_real(name, "k", k)
     if k == 0:
         raise ValueError(f"{name}: k must not be 0, got {k}")
