@@ -73,7 +73,7 @@ void every_kernel() {
           Layout layouts[max_operands];
           for (int k = 0; k < signature.operands; ++k) {
             const OperandKind& kind = signature.operand[k];
-            arrays.emplace_back(dtype, kind.vector, kind.content == Content::flag, shape[0],
+            arrays.emplace_back(dtype, kind.cores > 0, kind.content == Content::flag, shape[0],
                                 shape[1], across);
           }
           for (int k = 0; k < signature.operands; ++k) layouts[k] = arrays[size_t(k)].layout;
