@@ -318,10 +318,14 @@ def test_wrong_parameters(backend):
         (
             lambda: kn.gelu(1.0, approximate="erf"),
             ValueError,
-            'gelu: approximate must be one of "no',
+            'gelu: approximate must be "none" or',
         ),
         (lambda: kn.gelu_grad(1.0, approximate=None), TypeError, "gelu_grad: approximate must be"),
-        (lambda: kn.smooth_abs(1.0, method="abs"), ValueError, "smooth_abs: method must be one of"),
+        (
+            lambda: kn.smooth_abs(1.0, method="abs"),
+            ValueError,
+            'smooth_abs: method must be "log2cosh" or',
+        ),
         (lambda: kn.smooth_abs(1.0, b=1.0), ValueError, "smooth_abs: b must come with method"),
         (lambda: kn.smooth_abs(1.0, 0.0), ValueError, "smooth_abs: k must be finite and greater"),
         (lambda: kn.taylor_exp(1.0, 3), ValueError, r"taylor_exp: n must be even"),
