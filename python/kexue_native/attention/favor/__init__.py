@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import FLAG, FLOAT64, Array, as_array, as_real
+from ..._arrays import FLAG, FLOAT64, Array, as_array, as_real, one_of
 from ..._limits import fill_in
 from .._common import Batch, as_index
 from .._reference import transposed
@@ -31,12 +31,6 @@ __all__ = [
     "softmax_kernel_estimate",
     "softmax_kernel_moments",
 ]
-
-
-def _one_of(name: str, argument: str, value: Any, options: Any) -> str:
-    if isinstance(value, str) and value in options:
-        return value
-    raise ValueError(f"{name}: {argument} must be one of {', '.join(options)}, got {value!r}")
 
 
 def _generator(name: str, rng: Any) -> np.random.Generator:
@@ -104,8 +98,8 @@ def random_projection(
     """
     name = "random_projection"
     m, d = as_index(name, "m", m, 0), as_index(name, "d", d, 1)
-    _one_of(name, "kind", kind, ("orthogonal", "iid"))
-    _one_of(name, "norms", norms, ("chi", "stratified", "sqrt_d", "quantile"))
+    one_of(name, "kind", kind, ("orthogonal", "iid"))
+    one_of(name, "norms", norms, ("chi", "stratified", "sqrt_d", "quantile"))
     dtype = np.dtype(dtype)
     if dtype.kind != "f" and dtype.name != "bfloat16":
         raise TypeError(f"{name}: dtype must be a floating-point type, got {dtype}")
@@ -186,7 +180,7 @@ def favor_params(
     -0.587695
     """
     name = "favor_params"
-    _one_of(name, "features", features, ("plus", "sderf"))
+    one_of(name, "features", features, ("plus", "sderf"))
     batch = Batch(name, q=(q, "ld"), k=(k, "sd"))
     d = batch.size["d"]
     scale = (
@@ -288,7 +282,7 @@ def favor_attention(
     >>> bool(np.abs(error).max() < 0.05)
     True
     """
-    kernel = f"favor_{_one_of('favor_attention', 'features', features, FAVOR)}"
+    kernel = f"favor_{one_of('favor_attention', 'features', features, tuple(FAVOR))}"
     return linear_attention(q, k, v, kernel=kernel, projection=projection, params=params, **options)
 
 
@@ -324,6 +318,10 @@ def favor_attention_vjp(
     TypeError, ValueError, RuntimeError
         As `linear_attention_vjp`.
 
+    Notes
+    -----
+    The projection is a constant and gets no gradient.
+
     Accuracy: at most LIMITS["favor_attention_vjp"] ULP of
     MAGNITUDE["favor_attention_vjp"].
 
@@ -337,7 +335,7 @@ def favor_attention_vjp(
     >>> dv.shape
     (2, 2)
     """
-    kernel = f"favor_{_one_of('favor_attention_vjp', 'features', features, FAVOR)}"
+    kernel = f"favor_{one_of('favor_attention_vjp', 'features', features, tuple(FAVOR))}"
     return linear_attention_vjp(
         g, q, k, v, kernel=kernel, projection=projection, params=params, **options
     )
@@ -384,7 +382,7 @@ class FavorAttention:
         params: FavorParams | None = None,
     ) -> None:
         self.d, self.m, self.kind, self.norms, self.dtype = d, m, kind, norms, dtype
-        self.features = _one_of("FavorAttention", "features", features, FAVOR)
+        self.features = one_of("FavorAttention", "features", features, tuple(FAVOR))
         self.params = params
         self._rng = _generator("FavorAttention", seed)
         self.redraw()
@@ -446,7 +444,7 @@ def softmax_kernel_estimate(
     True
     """
     name = "softmax_kernel_estimate"
-    _one_of(name, "features", features, FAVOR)
+    one_of(name, "features", features, tuple(FAVOR))
     batch = Batch(name, x=(x, "ld"), y=(y, "sd"))
     xp = batch.xp
     way = resolve(
@@ -534,8 +532,8 @@ def softmax_kernel_moments(
             f"{name}: x and y must have the same last axis, got {x.shape} and {y.shape}"
         )
     d = x.shape[-1]
-    _one_of(name, "features", features, ("positive", "hyperbolic", "trig", "plus", "sderf"))
-    _one_of(name, "norms", norms, ("chi", "sqrt_d", "quantile"))
+    one_of(name, "features", features, ("positive", "hyperbolic", "trig", "plus", "sderf"))
+    one_of(name, "norms", norms, ("chi", "sqrt_d", "quantile"))
     if orthogonal and (features in ("plus", "sderf") or norms != "chi"):
         raise ValueError(
             f"{name}: orthogonal must be False for features {features!r} with norms {norms!r}, "
