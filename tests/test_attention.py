@@ -106,8 +106,6 @@ OF_ARRAYS = ("efficient", "favor_trig", "favor_relu")  # kernels without compile
 
 def usable(backend, kernel="", seen=None):
     known = kernel not in OF_ARRAYS and (kernel == "" or seen != "exclude_self")
-    if backend.name == "cuda" and not backend.on_device:
-        pytest.skip("on a GPU these are the reference's functions")
     if backend.name.startswith("cpu") and not known:
         pytest.skip("runs on the reference")
 

@@ -15,12 +15,6 @@ namespace {
 
 constexpr index chunk = 64;  // rows of a panel
 
-enum Kind { identity, elu1, relu, exponential, softmax_d, efficient, cosine, taylor2, affine };
-
-inline bool is_log(int kind) {
-  return kind == elu1 || kind == exponential || kind == softmax_d || kind == affine;
-}
-
 // What does not change during a call.
 template <class T>
 struct Maps {
@@ -249,10 +243,7 @@ struct Head {
       return;
     }
     for (index i = 0; i < maps.d * chunk; i += width) {
-      V a = kexue::load<V>(x + i);
-      if (maps.kind == relu) a = select(a < V{}, V{}, a) + maps.eps;
-      if (maps.kind == elu1) a = select(a > V{}, log1p(select(a > V{}, a, V{})), a);
-      kexue::store(to + offset + i, a);
+      kexue::store(to + offset + i, single_feature(maps.kind, kexue::load<V>(x + i), maps.eps));
     }
     if (maps.kind == softmax_d) {
       alignas(64) T shift[chunk];
@@ -263,7 +254,7 @@ struct Head {
       T* pair = to + (1 + maps.d) * chunk;
       for (index a = 0; a < maps.d; ++a) {
         for (index b = a; b < maps.d; ++b, pair += chunk) {
-          const T factor = a == b ? T(0.70710678118654752440) : T(1);
+          const T factor = pair_weight<T>(a == b);
           for (index i = 0; i < chunk; ++i) pair[i] = factor * x[a * chunk + i] * x[b * chunk + i];
         }
       }
@@ -455,11 +446,10 @@ struct Scan : Head<T> {
   // block's sources, and the last.
   bool spread(index seen) const {
     if (!maps.log() && !sources.decay.data && !sources.place.data) return false;
-    const T most = sizeof(T) == 8 ? T(600) : T(60);
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
       const T before = this->highest(source, t, seen, state.c[t]);
       const T after = this->highest(source, t, chunk, state.c[t]);
-      if (after > before && !(after - before <= most)) return true;
+      if (spreads(before, after)) return true;
     }
     return false;
   }
@@ -540,10 +530,7 @@ struct Scan : Head<T> {
       T* const own = total + i * maps.e_pitch;
       T inverse = 1, unit = 1;
       if (normalize) {
-        T below = mass[i];
-        if (eps != 0) below += eps * exp_anywhere(T(-top[i]));
-        const bool zero = maps.kind == cosine ? below <= 0 : below == 0;
-        unit = inverse = dead[i] || zero ? T(0) : 1 / below;
+        unit = inverse = dead[i] ? T(0) : row_factor(maps.kind, true, mass[i], top[i], eps);
       } else {
         unit = dead[i] ? T(0) : exp_anywhere(top[i]);
         inverse = dead[i] ? T(0) : T(1);
@@ -707,7 +694,7 @@ struct Scan : Head<T> {
       for (index i = 0; i < d * chunk; ++i) pulled[i] = slope[chunk + i];
       for (index a = 0; a < d; ++a) {
         for (index b = a; b < d; ++b, pair += chunk) {
-          const T factor = a == b ? T(0.70710678118654752440) : T(1);
+          const T factor = pair_weight<T>(a == b);
           for (index i = 0; i < chunk; ++i) {
             pulled[a * chunk + i] += factor * pair[i] * x[b * chunk + i];
             pulled[b * chunk + i] += factor * pair[i] * x[a * chunk + i];
@@ -1098,10 +1085,7 @@ void features_of(const Maps<T>& maps, T* x, T* to) {
       }
       to[t] = sum_of_lanes(sum) + (maps.bias[t] - T(0.5) * half);
     } else {
-      to[t] = maps.kind == elu1 && x[t] > 0   ? log1p(x[t])
-              : maps.kind == relu && x[t] < 0 ? maps.eps
-              : maps.kind == relu             ? x[t] + maps.eps
-                                              : x[t];
+      to[t] = single_feature(maps.kind, x[t], maps.eps);
     }
   }
 }
@@ -1192,12 +1176,11 @@ long long step(const Call& call) {
         top = T(-infinity);
         for (index t = 0; t < f; ++t) {
           a[t] = weight == 0 ? T(-infinity) : a[t] + log_weight;
-          const T before = c[t] + decay;
-          c[t] = a[t] > before ? a[t] : before;
-          const T unit = c[t] == T(-infinity) ? T(0) : c[t];
-          a[t] -= unit;
-          fade[t] = before - unit;
-          b[t] += c[t];
+          const StepLogs<T> logs(a[t], b[t], c[t] + decay);
+          c[t] = logs.c;
+          a[t] = logs.key;
+          fade[t] = logs.fade;
+          b[t] = logs.query;
           top = b[t] > top ? b[t] : top;
         }
         if (top == T(-infinity)) top = 0;
@@ -1229,8 +1212,7 @@ long long step(const Call& call) {
           out[i] += b[t] * to[i];
         }
       }
-      if (parameter[4] != 0) mass += T(parameter[4]) * exp_anywhere(T(-top));
-      const T factor = !normalize ? exp_anywhere(top) : mass == 0 ? T(0) : 1 / mass;
+      const T factor = row_factor(maps.kind, normalize, mass, top, T(parameter[4]));
       for (index i = 0; i < e; ++i) out[i] = factor == 0 ? T(0) : out[i] * factor;
       put(View{op[7].data + offset(op[7], call, row), 0, op[7].step, op[7].type}, 1, e, out,
           maps.e_pitch);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "elements.h"
+#include "kexue/linear.h"
 #include "readers.h"
 
 namespace kexue {
@@ -158,25 +159,6 @@ KX_NOINLINE void turn(const T* from, index from_pitch, index rows, index columns
                    to_pitch * index(sizeof(T)));
     }
   }
-}
-
-// e^x for x up to 60 in float and 600 in double, and 0 far below.
-template <class V>
-KX_FN V exp_up_to(V x) {
-  using E = element_t<V>;
-  constexpr int raise = sizeof(E) == 8 ? 64 : 32;
-  constexpr E down = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
-  const Exponential<V> e = exp_reduce<E>(at_least(x, splat<V>(sizeof(E) == 8 ? -750.0 : -106.0)));
-  const V p = 1 + (e.r + e.r * e.r * e.q);
-  return p * power_of_two(e.rounded, raise) * down;
-}
-// e^x for any x.
-template <class T>
-inline T exp_anywhere(T x) {
-  const T most = sizeof(T) == 8 ? 1200 : 120, least = sizeof(T) == 8 ? -1400 : -200;
-  if (x > most) return T(infinity);
-  const T root = exp_up_to(T(0.5) * (x < least ? least : x));
-  return root * root;
 }
 
 // f over all lanes, halves first.

@@ -199,7 +199,7 @@ def features(
     xp = namespace(x)
     zero, one = xp.zeros(()), xp.ones(())
     if kind in ("affine", "trig", "random_relu"):
-        w = widen(projection)
+        w: Array = projection
         u = x @ transposed(w)
         half = xp.sum(x * x, axis=-1, keepdims=True) / 2
         root = math.sqrt(w.shape[-2] or 1)
@@ -253,7 +253,7 @@ def pull(
     xp = namespace(x)
     total = xp.sum(own.sign * slope, axis=-1, keepdims=True)
     if kind in ("affine", "trig", "random_relu"):
-        w = widen(projection)
+        w: Array = projection
         root = math.sqrt(w.shape[-2] or 1)
         if kind == "affine":
             return slope @ w - x * total
@@ -293,9 +293,8 @@ def feature_map(
     out: Array,
 ) -> None:
     """sign e^log"""
-    own = features(
-        KINDS[int(kind)], input_scale * widen(x), projection, bias, kernel_eps, bool(query)
-    )
+    wide = None if projection is None else widen(projection)
+    own = features(KINDS[int(kind)], input_scale * widen(x), wide, bias, kernel_eps, bool(query))
     put(out, own.sign * namespace(own.log).exp(own.log))
 
 
@@ -328,6 +327,7 @@ class Problem:
         arrays = [x.shape[:-2] for x in (q, k, v)]
         arrays += [x.shape[:-1] for x in (weight, decay, c, z) if x is not None]
         self.loop = np.broadcast_shapes(*arrays, () if s is None else s.shape[:-2])
+        projection = None if projection is None else widen(projection)
         self.kind, self.projection = KINDS[int(kind)], projection
         self.exponential = self.kind in EXPONENTIAL
         self.n, self.m, self.width = q.shape[-2], k.shape[-2], v.shape[-1]
@@ -568,7 +568,7 @@ def linear_attention_vjp(
         slope = xp.exp(p.shares.log) * slope
     else:
         p.over_keys(read_keys)
-    put(dq, input_scale * pull(p.kind, p.q, projection, slope, p.readers, True))
+    put(dq, input_scale * pull(p.kind, p.q, p.projection, slope, p.readers, True))
 
     back, to_v = xp.zeros((*p.loop, p.m, p.f)), xp.zeros((*p.loop, p.m, p.width))
 
@@ -582,7 +582,7 @@ def linear_attention_vjp(
     state = p.over_queries(ghat, tails, read_queries)
     own = p.keys if p.exponential else p.keys._replace(sign=p.keys.sign / safe(p.weight))
     factor = 1.0 if p.exponential else p.weight[..., None]
-    from_k = pull(p.kind, p.k, projection, factor * back, own, False)
+    from_k = pull(p.kind, p.k, p.projection, factor * back, own, False)
     put(dk, xp.where(p.alive, input_scale * from_k, 0.0))
     put(dv, xp.where(p.alive, to_v, 0.0))
     amount = xp.sum(xp.where(p.alive, p.keys.sign * back, 0.0), axis=-1)
