@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import attention_oracle as oracle
-import cuda_host
 import kexue_native as kn
 from kexue_native import _backends
 from kexue_native.attention.linear import cuda
@@ -24,11 +23,10 @@ ALL_KERNELS = (*KERNELS, "relu", "exp", "favor_hyperbolic", "favor_plus", "favor
 
 
 @pytest.fixture(scope="module")
-def host():
-    kernels = cuda_host.load()
+def host(cuda_host):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_backends, "cuda_on_host", kernels)
-        yield kernels
+        patch.setattr(_backends, "cuda_on_host", cuda_host)
+        yield cuda_host
 
 
 def both(function, *args, **options):

@@ -535,39 +535,13 @@ def feature_map(
 
 
 @quiet
-def linear_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    projection: Array | None,
-    bias: Array | None,
-    weight: Array | None,
-    decay: Array | None,
-    c: Array | None,
-    s: Array | None,
-    z: Array | None,
-    kind: int,
-    input_scale: float,
-    kernel_eps: float,
-    mode: int,
-    offset: int,
-    normalize: float,
-    eps: float,
-    chunk: int,
-    out: Array,
-    c_out: Array | None,
-    s_out: Array | None,
-    z_out: Array | None,
-) -> None:
+def linear_attention(*arguments: Any) -> None:
     """out_i = sum_j w_ij v_j / sum_j w_ij, w_ij = weight_j D_ij phi(q_i).psi(k_j)"""
-    start, scales = (weight, decay, c, s, z), (kind, input_scale, kernel_eps)
-    if KINDS[kind] == "efficient":  # whose denominators are a feature's, not a row's
-        reference.linear_attention(
-            q, k, v, projection, bias, *start, *scales, mode, offset, normalize, eps, chunk,
-            out, c_out, s_out, z_out,
-        )  # fmt: skip
+    *inputs, normalize, eps, chunk, out, c_out, s_out, z_out = arguments
+    p = Problem(*(*inputs, chunk))
+    if p.kind == "efficient":  # whose denominators are a feature's, not a row's
+        reference.linear_attention(*arguments)
         return
-    p = Problem(q, k, v, projection, bias, *start, *scales, mode, offset, chunk)
     total, top, state = p.values(out.shape[:-2], s_out is not None)
     direct = out.dtype == p.type
     to = out if direct else p.empty(*out.shape)
@@ -589,43 +563,13 @@ def linear_attention(
 
 
 @quiet
-def linear_attention_vjp(
-    g: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    projection: Array | None,
-    bias: Array | None,
-    weight: Array | None,
-    decay: Array | None,
-    c: Array | None,
-    s: Array | None,
-    z: Array | None,
-    kind: int,
-    input_scale: float,
-    kernel_eps: float,
-    mode: int,
-    offset: int,
-    normalize: float,
-    eps: float,
-    chunk: int,
-    dq: Array,
-    dk: Array,
-    dv: Array,
-    dweight: Array | None,
-    ddecay: Array | None,
-    ds: Array | None,
-    dz: Array | None,
-) -> None:
+def linear_attention_vjp(g: Array, *arguments: Any) -> None:
     """dphi_i = S_i ghat_i + z_i delta_i, dpsi_j = G_j v_j + y_j, dv_j = G_j^T psi_j"""
-    start, scales = (weight, decay, c, s, z), (kind, input_scale, kernel_eps)
-    if KINDS[kind] == "efficient":
-        reference.linear_attention_vjp(
-            g, q, k, v, projection, bias, *start, *scales, mode, offset, normalize, eps, chunk,
-            dq, dk, dv, dweight, ddecay, ds, dz,
-        )  # fmt: skip
+    *inputs, normalize, eps, chunk, dq, dk, dv, dweight, ddecay, ds, dz = arguments
+    p = Problem(*(*inputs, chunk))
+    if p.kind == "efficient":
+        reference.linear_attention_vjp(g, *arguments)
         return
-    p = Problem(q, k, v, projection, bias, *start, *scales, mode, offset, chunk)
     xp, loop, width, queries = p.xp, dq.shape[:-2], p.width, p.queries
     total, top, _ = p.values(loop, False)
     inverse, shares = p.empty(*loop, p.n, 1), p.empty(*loop, p.n, p.e)
