@@ -109,7 +109,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "egu_step": _figures(4, 2),
     "egu_pm_step": _figures(4, 2),
     "hypentropy_step": _figures(8),
-    "eg_step": _figures(8),  # a GPU thread adds many terms of a long row one by one
+    "eg_step": _figures(6),
     "eg_step_log": _figures(6),
     "eg_pm_step": _figures(6),
     "eg_pm_init": _figures(4),

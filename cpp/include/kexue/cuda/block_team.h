@@ -123,10 +123,13 @@ struct BlockTeam {
     for (int k = 0; k < K; ++k) out.beside[k] = static_cast<R>(best.beside[k]);
     return out;
   }
+  // Unless terms are narrower than results, a thread keeps what rounding takes from its sums of
+  // few.
   template <int K, int counts = 0, class F>
   KX_FN Sums<R, K> sum(F f) const {
+    constexpr bool exact = sizeof(V) == sizeof(R);
     const auto step = f(LaneRow<V>{});
-    Sums<R, K> s = {};
+    Sums<R, K> s = {}, lost = {};
     const index stretch = index(few_terms) * size;
     for (index begin = lane; begin < n; begin += stretch) {
       const index end = n - begin < stretch ? n : begin + stretch;
@@ -135,7 +138,15 @@ struct BlockTeam {
         const Sums<V, K> term = step(i);
         for (int k = 0; k < K; ++k) few.value[k] += static_cast<R>(term.value[k]);
       }
-      s.add(few);
+      for (int k = 0; k < K; ++k) {
+        const Two<R> sum = two_sum(s.value[k], few.value[k]);
+        s.value[k] = sum.hi;
+        if (exact && k < K - counts) lost.value[k] += sum.lo;
+      }
+    }
+    for (int k = 0; k < K; ++k) {  // infinite sums have no such rest
+      const R sum = s.value[k] + lost.value[k];
+      s.value[k] = sum == sum ? sum : s.value[k];
     }
     return combine(s, size, [](Sums<R, K> a, const Sums<R, K>& b) {
       a.add(b);
