@@ -1,9 +1,12 @@
 """What losses with targets share."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import kexue_native as kn
+from kexue_native import _backends
 
 VALIDATED = {
     "multilabel_crossentropy": 0.5,
@@ -36,3 +39,25 @@ def test_out_is_written_whole_or_not_at_all(name, backend, rng):
     backend(function, scores, targets, return_grad=True, out=out)
     for o, r in zip(out, results, strict=True):
         np.testing.assert_array_equal(o, r)
+
+
+@pytest.mark.skipif(_backends.core is None, reason=_backends.core_reason or "no core")
+@pytest.mark.parametrize("name", [n for n in VALIDATED if not n.startswith("globalpointer")])
+@pytest.mark.parametrize("kind", ["float32", "uint8", "bool"])
+def test_memory_is_that_of_the_rows(name, kind, rng):
+    """Results into `out` pass through no buffer of their size: what is taken besides is per row."""
+    rows, n = 16, 5000
+    table = name == "multiclass_multilabel_loss"
+    shape = (rows, n // 5, 5) if table else (rows, n)
+    scores = rng.uniform(0.1, 0.9, shape).astype(np.float32)
+    targets = (rng.random(shape) < 0.1).astype(kind)
+    function, options = getattr(kn, name), {"return_grad": True}
+    out = (np.empty(rows, np.float32), np.empty_like(scores))
+    function(scores[:, :40], targets[:, :40], **options)
+    tracemalloc.start()
+    try:
+        function(scores, targets, out=out, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000 + 200 * rows

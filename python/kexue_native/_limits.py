@@ -26,7 +26,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "logmeanexp": _figures(8),
     "logmeanexp_vjp": _figures(8),
     "softmax": _figures(4),
-    "softmax_vjp": _figures(8),
+    "softmax_vjp": _figures(9),
     "log_softmax": _figures(4),
     "log_softmax_vjp": _figures(6, 2),
     "logsumexp_softmax": _figures(4),

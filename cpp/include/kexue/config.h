@@ -14,6 +14,13 @@
 #define KX_SELDOM inline __attribute__((noinline))
 #endif
 
+// A part of an algorithm that several callers have in common: on a CPU they call one text of it.
+#if defined(__CUDACC__)
+#define KX_COMMON KX_FN
+#else
+#define KX_COMMON __attribute__((noinline))
+#endif
+
 // What is compiled once, however many call it.
 #define KX_NOINLINE __attribute__((noinline))
 

@@ -319,9 +319,10 @@ struct Exp {
 constexpr int exp_raise = 64;  // terms are formed 2^64 too large: 2^(k - K) stays normal
 constexpr double exp_lowered = 0x1p-64;
 
-// Steps of element type E for rows of R's lanes: `unit` becomes e^(K ln 2 - m) - 1, precise in R.
+// Steps of element type E for rows of R's lanes: `unit` becomes e^(K ln 2 - m) - 1, beyond R's
+// precision.
 template <class E, class R>
-KX_FN auto exp_base(R m, R& unit) {
+KX_FN auto exp_base(R m, Two<R>& unit) {
   using P = Pack<E, lanes<R>>;
   using F = Format<E>;
   const R far = splat<R>(2048);
@@ -330,8 +331,8 @@ KX_FN auto exp_base(R m, R& unit) {
   const P whole = convert<P>(top) * F::log2_e + F::round - F::round;
   using G = Format<element_t<R>>;
   const R k = convert<R>(whole);
-  const R r = (top - k * G::ln2_head) - k * G::ln2_tail;
-  unit = r * r * exp_tail(element_t<R>{}, R(-r)) - r;
+  const R exact = top - k * G::ln2_head, low = k * G::ln2_tail, r = exact - low;
+  unit = two_sum(R(-exact), R(r * r * exp_tail(element_t<R>{}, R(-r)) + low));
   // Below this the terms, even 1e8 of them, are nothing to a result of that type.
   const E span = sizeof(E) == 8 ? 752 : 130;
   return ExpBase<P>{convert<P>(origin), convert<P>(top) - span, whole - E(exp_raise)};
@@ -363,16 +364,16 @@ KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
   const V shift = F::round - base.whole;
   const V rounded = y * F::log2_e + shift;
   const V k = rounded - shift;
-  const V exact = y - k * F::ln2_head;
-  const V r = exact - k * F::ln2_tail, r2 = r * r;
+  const V exact = y - k * F::ln2_head, low = k * F::ln2_tail;
+  const V r = exact - low, r2 = r * r;
   const B power = bit_cast<B>(rounded) << F::mantissa_bits;
   const B one = bit_cast<B>(splat<V>(1));
   const V scale = bit_cast<V>(B(power + one));
   if constexpr (Exp<V>::parts == 1) {
-    return {select(live, V(scale + scale * (r + r2 * exp_tail(T{}, r))), V{}), V{}};
+    return {select(live, V(scale + scale * (exact + (r2 * exp_tail(T{}, r) - low))), V{}), V{}};
   } else {
     // 1 + exact + small, of which the first two are added without an error.
-    const V small = r2 * exp_tail(Leading{}, r) - k * F::ln2_tail;
+    const V small = r2 * exp_tail(Leading{}, r) - low;
     const V sum = 1 + exact;
     const V rest = (exact - (sum - 1)) + small;
     const V hi = bit_cast<V>(B(bit_cast<B>(sum) + power));
@@ -520,12 +521,12 @@ KX_FN Two<V> operator+(Two<V> a, Two<V> b) {
   return quick_two_sum(u.hi, V(u.lo + t.lo));
 }
 
-// log(1 + x) for finite x > -1 to about 2^-60: the large parts are exact, and added as such.
+// log(1 + x + x_lo) for finite x > -1 to about 2^-60: the large parts are exact, and added as such.
 template <class V>
-KX_FN Two<V> log1p_two(V x) {
+KX_FN Two<V> log1p_two(V x, V x_lo = V{}) {
   using F = Format<element_t<V>>;
   const V u = 1 + x;
-  const V lost = select(x > splat<V>(1), V(1 - (u - x)), V(x - (u - 1)));
+  const V lost = select(x > splat<V>(1), V(1 - (u - x)), V(x - (u - 1))) + x_lo;
   const LogParts<V> p = log_parts(u, lost);
   const Two<V> sum = two_sum(V(p.k * F::ln2_head), p.g);
   return quick_two_sum(sum.hi, V(sum.lo + p.small));

@@ -156,9 +156,13 @@ KX_FN V invalid_target(M) {
   return V{};
 }
 
-// How many rows have targets outside [0, 1].  any(n),mask(n)?->
+// What targets may be: from 0 to 1, finite and not negative, or either 0 or 1.
+enum class Allowed { shares, amounts, hard };
+
+// How many rows have other targets.  any(n),mask(n)?->
 template <class T>
 struct InvalidTargets {
+  Allowed allowed = Allowed::shares;
   using Term = term_t<T>;
   template <class R>
   struct State {
@@ -169,7 +173,7 @@ struct InvalidTargets {
     using V = typename Team::Value;
     const auto s = team.template sum<1, 1>([&](auto row) {
       return [=, t = row(targets), on = row(mask)](auto i) {
-        return Sums<V, 1>{select(on[i], invalid_target<V>(t[i]), V{})};
+        return Sums<V, 1>{select(on[i], invalid(weights_of<V>(t[i])), V{})};
       };
     });
     return State<typename Team::Result>{s[0]};
@@ -181,6 +185,16 @@ struct InvalidTargets {
   template <class R>
   KX_FN State<R> results(const State<R>& s) const {
     return s;
+  }
+
+ private:
+  template <class V>
+  KX_FN V invalid(Both<V> w) const {
+    if (allowed == Allowed::shares) return invalid_target(w);
+    const V none = {}, one = splat<V>(1);
+    const auto hard = (w.positive == none) | ((w.positive == one) & (w.negative == none));
+    const auto amount = (w.positive >= none) & (w.positive < splat<V>(infinity));
+    return allowed == Allowed::hard ? select(hard, none, one) : select(amount, none, one);
   }
 };
 
@@ -202,9 +216,8 @@ struct PartSum {
   R shift, sum, lost;
 };
 template <class R>
-KX_FN PartSum<R> part_sum(R shift, R sum, R unit) {
-  const R more = sum * unit;
-  const Two<R> moved = quick_two_sum(sum, more);
+KX_FN PartSum<R> part_sum(R shift, R sum, Two<R> unit) {
+  const Two<R> moved = from_unit(sum, unit);
   return {shift, moved.hi, select(abs(moved.hi) < splat<R>(infinity), moved.lo, R{})};
 }
 template <class T, class R>
@@ -323,9 +336,7 @@ struct MultilabelCrossentropy {
   template <class Team, class X, class C, class M>
   KX_FN auto gather(const Team& team, X x, C targets, M mask,
                     typename Team::Result threshold) const {
-    const auto s0 = finite_or_nan(threshold);
-    if (has_none(targets, 0)) return parts(team, x, Nothing{}, mask, s0);
-    return parts(team, x, targets, mask, s0);
+    return parts(team, x, targets, mask, finite_or_nan(threshold));
   }
   template <class R>
   KX_FN State<R> merge(const State<R>& a, const State<R>& b) const {
@@ -350,20 +361,10 @@ struct MultilabelCrossentropy {
 
   // The state, from one sweep where that will do.
   template <class Team, class X, class C, class M, class R>
-  KX_FN static State<R> parts(const Team& team, X x, C targets, M mask, R s0) {
+  KX_COMMON static State<R> parts(const Team& team, X x, C targets, M mask, R s0) {
     using V = typename Team::Value;
-    // The last sum counts what this sweep cannot deal with. Terms are of one size here, and a few
-    // may be added up in their own type.
-    const auto s = team.template sum<3, 3>([&](auto row) {
-      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
-        const V score = v[i];
-        const auto target = t[i];
-        const Both<V> terms = near_terms<V>(target, score);
-        const V n = select(on[i], terms.negative, V{}), p = select(on[i], terms.positive, V{});
-        row.keep(i, n, p);
-        return Sums<V, 3>{n, p, select(on[i], is_odd<T, V>(target, score), V{})};
-      };
-    });
+    const auto s = has_none(targets, 0) ? near_sums(team, x, Nothing{}, mask)
+                                        : near_sums(team, x, targets, mask);
     const element_t<R> lift = 1 / exp_lowered;
     const R one = splat<R>(1), odd = select(s[2] == R{}, R{}, one);
     // A threshold within a third of the range keeps the factors of terms within it.
@@ -382,13 +383,29 @@ struct MultilabelCrossentropy {
   KX_FN static PartSum<R> choose(M yes, const PartSum<R>& a, const PartSum<R>& b) {
     return {select(yes, a.shift, b.shift), select(yes, a.sum, b.sum), select(yes, a.lost, b.lost)};
   }
+  // Of terms without a shift, and what there is besides that has none.
+  template <class Team, class X, class C, class M>
+  KX_FN static auto near_sums(const Team& team, X x, C targets, M mask) {
+    using V = typename Team::Value;
+    // Terms are of one size here, and a few may be added up in their own type.
+    return team.template sum<3, 3>([&](auto row) {
+      return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
+        const V score = v[i];
+        const auto target = t[i];
+        const Both<V> terms = near_terms<V>(target, score);
+        const V n = select(on[i], terms.negative, V{}), p = select(on[i], terms.positive, V{});
+        row.keep(i, n, p);
+        return Sums<V, 3>{n, p, select(on[i], is_odd<T, V>(target, score), V{})};
+      };
+    });
+  }
   template <class Team, class X, class C, class M, class R>
   KX_FN static State<R> shifted(const Team& team, X x, C targets, M mask, R s0, R wanted) {
     using V = typename Team::Value;
     using E = element_t<V>;
     const R n_shift = shift_of<false>(team, x, targets, mask, s0);
     const R p_shift = shift_of<true>(team, x, targets, mask, s0);
-    R n_unit, p_unit;
+    Two<R> n_unit, p_unit;
     const auto n_base = exp_base<E>(n_shift, n_unit), p_base = exp_base<E>(p_shift, p_unit);
     const auto s = team.template sum<3, 3>([&](auto row) {
       const auto negative = shifted_term<T, false>(row, n_base);
@@ -423,9 +440,10 @@ struct Share {
 template <class T, class R>
 KX_FN auto share_of(PartSum<R> part, Two<R> factor, R sound, R scale) {
   using P = Pack<term_t<T>, lanes<R>>;
-  R unit;
+  Two<R> unit;
   const ExpBase<P> base = exp_base<term_t<T>>(part.shift, unit);
-  const Two<R> whole = quick_two_sum(factor.hi, R(factor.hi * unit + factor.lo));
+  const Two<R> moved = from_unit(factor.hi, unit);
+  const Two<R> whole = quick_two_sum(moved.hi, R(moved.lo + factor.lo));
   const R exact = (whole.hi + sound) * scale;
   const P hi = convert<P>(exact);
   const R rest = (exact - convert<R>(hi)) + whole.lo * scale;
@@ -527,7 +545,7 @@ KX_FN auto shifted_peak(const Team& team, X x, C targets, M mask, typename Team:
     };
   };
   const R top = team.max(keys);
-  R unit;
+  Two<R> unit;
   const auto base = exp_base<element_t<V>>(shift, unit);
   const auto s = team.template sum<2, 1>([&](auto row) {
     const V bound = V(row(top)) - element_t<V>(near_key);
@@ -538,7 +556,7 @@ KX_FN auto shifted_peak(const Team& team, X x, C targets, M mask, typename Team:
       return Sums<V, 2>{select(near, V{}, e), select(near, splat<V>(1), V{})};
     };
   });
-  return Peak<R>{top, s[0] + s[0] * unit, s[1]};
+  return Peak<R>{top, s[0] + s[0] * unit.hi, s[1]};
 }
 template <class T, class R>
 KX_FN Peak<R> merge(const Peak<R>& a, const PartSum<R>& of_a, const Peak<R>& b,

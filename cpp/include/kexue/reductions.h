@@ -62,12 +62,20 @@ KX_FN V times_or_zero(V a, V b) {
   return select((a == V{}) & (b == b), a, V(a * b));
 }
 
-// The two sums every function of the family begins with.
+// The two sums every function of the family begins with, and what rounding the second lost at last.
 template <class R>
 struct LogSum {
-  R max, rest;
+  R max, rest, lost;
+  LogSum() = default;
+  KX_FN LogSum(R top, R others, R missing = R{}) : max(top), rest(others), lost(missing) {}
 };
 
+// sum (1 + unit) and what rounding it loses.
+template <class R>
+KX_FN Two<R> from_unit(R sum, Two<R> unit) {
+  const Two<R> more = two_product(sum, unit.hi), moved = quick_two_sum(sum, more.hi);
+  return {moved.hi, moved.lo + (more.lo + sum * unit.lo)};
+}
 template <class T, class Team, class X, class M>
 KX_FN auto log_sum(const Team& team, X x, M mask) {
   using V = typename Team::Value;
@@ -77,7 +85,7 @@ KX_FN auto log_sum(const Team& team, X x, M mask) {
     const auto live = masked(row(x), row(mask), -infinity);
     return [=](auto i) { return live[i]; };
   });
-  R unit;
+  Two<R> unit;
   const auto base = exp_base<element_t<V>>(max, unit);
   const auto s = team.template sum<parts + 1, parts>([&](auto row) {
     const auto live = masked(row(x), row(mask), -infinity);
@@ -99,8 +107,11 @@ KX_FN auto log_sum(const Team& team, X x, M mask) {
   });
   R sum = s[0];
   if constexpr (parts == 2) sum = sum + s[1];
-  sum = (sum + sum * unit) * element_t<R>(exp_lowered);
-  return LogSum<R>{max, R(sum + ((element_t<R>(team.n) - 1) - s[parts]))};
+  const Two<R> moved = from_unit(sum, unit);
+  const element_t<R> lowered = exp_lowered;
+  const Two<R> rest = two_sum(R(moved.hi * lowered), R((element_t<R>(team.n) - 1) - s[parts]));
+  const R lost = moved.lo * lowered + rest.lo;
+  return LogSum<R>{max, rest.hi, select(lost == lost, lost, R{})};
 }
 
 // factor e^(x - max), and factor where x is max itself: for every row what that takes.
@@ -113,9 +124,10 @@ struct TermFactor {
 template <class T, class R>
 KX_FN auto term_factor(R max, Two<R> factor) {
   using P = Pack<term_t<T>, lanes<R>>;
-  R unit;
+  Two<R> unit;
   const ExpBase<P> base = exp_base<term_t<T>>(max, unit);
-  const Two<R> whole = factor * quick_two_sum(splat<R>(1), unit);
+  const Two<R> one = quick_two_sum(splat<R>(1), unit.hi);
+  const Two<R> whole = factor * Two<R>{one.hi, one.lo + unit.lo};
   const R lowered = whole.hi * element_t<R>(exp_lowered);
   const P hi = convert<P>(lowered);
   const R rest = (lowered - convert<R>(hi)) + whole.lo * element_t<R>(exp_lowered);
@@ -157,7 +169,7 @@ template <class T, class R>
 KX_FN R log_of(LogSum<R> s) {
   const R plain = s.max + log1p(s.rest);
   if constexpr (sizeof(T) < sizeof(element_t<R>)) return plain;
-  const R once = (Two<R>{s.max, R{}} + log1p_two(s.rest)).hi;
+  const R once = (Two<R>{s.max, R{}} + log1p_two(s.rest, s.lost)).hi;
   return select(abs(plain) < splat<R>(infinity), once, plain);
 }
 
@@ -173,7 +185,7 @@ KX_FN Two<R> inverse_two(LogSum<R> s) {
   const Two<R> sum = two_sum(splat<R>(1), s.rest);
   const R inverse = inverse_of(s);
   const Two<R> back = two_product(inverse, sum.hi);
-  const R missing = ((1 - back.hi) - back.lo) - inverse * sum.lo;
+  const R missing = ((1 - back.hi) - back.lo) - inverse * (sum.lo + s.lost);
   return {inverse, select(abs(s.rest) < splat<R>(infinity), R(inverse * missing), R{})};
 }
 
@@ -499,7 +511,7 @@ struct SoftmaxEntropy {
   }
   template <class R>
   KX_FN static R entropy(State<R> s) {
-    const R h = log_of<T>(LogSum<R>{-s.dot / (1 + s.sum.rest), s.sum.rest});
+    const R h = log_of<T>(LogSum<R>{-s.dot / (1 + s.sum.rest), s.sum.rest, s.sum.lost});
     const R empty = select(s.count == R{}, R{}, splat<R>(not_a_number));
     return select(s.sum.max == splat<R>(-infinity), empty, h);
   }

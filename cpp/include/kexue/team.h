@@ -25,6 +25,27 @@ struct Sums {
 // last `counts` of the values of a sum are small integers, whose few are added up in V.
 constexpr int few_terms = 8;
 
+// Sums of a few terms of type V. Where R is no wider, terms go to two sums by turns, which errs
+// less than one.
+template <class R, class V, int K>
+struct Few {
+  static constexpr bool by_turns = sizeof(element_t<R>) == sizeof(element_t<V>);
+  R sum[K] = {}, next[by_turns ? K : 1] = {};
+  KX_FN void add(int k, R term) {
+    if constexpr (by_turns) {
+      const R more = sum[k] + term;
+      sum[k] = next[k];
+      next[k] = more;
+    } else {
+      sum[k] = sum[k] + term;
+    }
+  }
+  KX_FN R total(int k) const {
+    if constexpr (by_turns) return sum[k] + next[k];
+    return sum[k];
+  }
+};
+
 // The largest key of a row and what stood beside it.
 template <class V, int K>
 struct Top {
@@ -76,20 +97,23 @@ struct LaneTeam {
   KX_FN Sums<R, K> sum(F f) const {
     const auto step = f(LaneRow<V>{kept, pitch});
     Sums<R, K> s = {};
+    constexpr int terms = K - counts;
     for (index i = 0; i < n;) {
-      Sums<R, K> few = {};
+      Few<R, V, terms + 1> few;
       V counted[counts + 1] = {};
       for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) {
         const Sums<V, K> term = step(i);
         KX_UNROLL
-        for (int k = 0; k < K - counts; ++k)
-          few.value[k] = few.value[k] + convert<R>(term.value[k]);
+        for (int k = 0; k < terms; ++k) few.add(k, convert<R>(term.value[k]));
         KX_UNROLL
-        for (int k = 0; k < counts; ++k) counted[k] = counted[k] + term.value[K - counts + k];
+        for (int k = 0; k < counts; ++k) counted[k] = counted[k] + term.value[terms + k];
       }
       KX_UNROLL
-      for (int k = 0; k < counts; ++k) few.value[K - counts + k] = convert<R>(counted[k]);
-      s.add(few);
+      for (int k = 0; k < terms; ++k) s.value[k] = s.value[k] + few.total(k);
+      KX_UNROLL
+      for (int k = 0; k < counts; ++k) {
+        s.value[terms + k] = s.value[terms + k] + convert<R>(counted[k]);
+      }
     }
     return s;
   }
@@ -243,11 +267,11 @@ struct RowTeam {
   template <int K, int counts, class Step>
   KX_FN Sums<Wide, K> few(index i, index end, const Step& step) const {
     constexpr int terms = K - counts;
-    Sums<Wide, K> s = {};
+    Few<Wide, V, terms + 1> few;
     V counted[counts + 1] = {};
     const auto add = [&](const Sums<V, K>& term) {
       KX_UNROLL
-      for (int k = 0; k < terms; ++k) s.value[k] = s.value[k] + widened(term.value[k]);
+      for (int k = 0; k < terms; ++k) few.add(k, widened(term.value[k]));
       KX_UNROLL
       for (int k = 0; k < counts; ++k) counted[k] = counted[k] + term.value[terms + k];
     };
@@ -259,6 +283,9 @@ struct RowTeam {
       for (int k = 0; k < K; ++k) last.value[k] = select(live(at), last.value[k], V{});
       add(last);
     }
+    Sums<Wide, K> s;
+    KX_UNROLL
+    for (int k = 0; k < terms; ++k) s.value[k] = few.total(k);
     KX_UNROLL
     for (int k = 0; k < counts; ++k) s.value[terms + k] = widened(counted[k]);
     return s;

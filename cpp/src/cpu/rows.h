@@ -307,9 +307,9 @@ struct Kept {
   Term* kept;
   index pitch;
 };
-template <int keeps, class V, class R, class Fn, class... X>
+template <class V, class R, class Fn, class... X>
 KX_NOINLINE auto gather_block(const Fn& fn, int rows, int len, Kept<element_t<V>> keep, X... x) {
-  const RowTeam<V, R> team = {len, rows, keep.kept, keep.pitch, keeps};
+  const RowTeam<V, R> team = {len, rows, keep.kept, keep.pitch, keeps_of<Fn>};
   return typename Fn::template State<R>(fn.gather(team, x...));
 }
 template <int keeps, bool recalls, class T, class V, class Fn, class Done, class... X>
@@ -388,9 +388,9 @@ class ByRows final : public Worker {
   State state_;
 
   int block_to(index i, index end) const { return int(end - i < block_ ? end - i : block_); }
-  State gathered(index i, int len) {
+  KX_NOINLINE State gathered(index i, int len) {
     return in_.with_blocks(i, len, [&](auto... x) {
-      return gather_block<keeps, V, R>(kernel_.fn, count_, len, keep_, x...);
+      return gather_block<V, R>(kernel_.fn, count_, len, keep_, x...);
     });
   }
   template <bool recalls, class Done>
@@ -450,7 +450,7 @@ class ByLanes final : public Worker {
   }
   void gather(index i, index end) override {
     if (end - i <= tile_size) {
-      in_.tile(r0_, count_, i, int(end - i));
+      read_tile(i, int(end - i));
       for (int g = 0; g < used(); ++g) state_[g] = gathered(g, int(end - i));
       return;
     }
@@ -459,7 +459,7 @@ class ByLanes final : public Worker {
     Cascade<State> tiles[groups];
     for (int g = 0; g < groups; ++g) tiles[g] = {levels[g]};
     for (; i < end; i += tile_size) {
-      in_.tile(r0_, count_, i, tile_to(i, end));
+      read_tile(i, tile_to(i, end));
       for (int g = 0; g < used(); ++g) tiles[g].add(kernel_.fn, gathered(g, tile_to(i, end)));
     }
     for (int g = 0; g < used(); ++g) state_[g] = tiles[g].total(kernel_.fn);
@@ -475,7 +475,7 @@ class ByLanes final : public Worker {
       const bool loaded = kernel_.call.n <= tile_size;
       for (; i < end; i += tile_size) {
         const int len = tile_to(i, end);
-        if (!loaded) in_.tile(r0_, count_, i, len);
+        if (!loaded) read_tile(i, len);
         write_tile(i, len);
       }
     }
@@ -502,7 +502,8 @@ class ByLanes final : public Worker {
   static void copy(State* to, const State* from) {
     for (int g = 0; g < groups; ++g) to[g] = from[g];
   }
-  State gathered(int g, int len) {
+  KX_NOINLINE void read_tile(index i, int len) { in_.tile(r0_, count_, i, len); }
+  KX_NOINLINE State gathered(int g, int len) {
     return in_.with_groups(
         g, [&](auto... x) { return gather_lanes<V, R>(kernel_.fn, len, kept_of(g), x...); });
   }

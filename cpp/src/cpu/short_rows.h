@@ -158,7 +158,7 @@ class ShortRows {
     return in.with_blocks(0, n, [&](auto x, auto t) {
       const MultilabelGradient<T> fn;
       const auto state =
-          gather_block<0, V, R>(fn, 1, n, Kept<T>{nullptr, 0}, x, t, Everything{}, threshold);
+          gather_block<V, R>(fn, 1, n, Kept<T>{nullptr, 0}, x, t, Everything{}, threshold);
       const auto results = fn.results(state);
       loss = lane(results.out[0], 0);
       if (grad) {

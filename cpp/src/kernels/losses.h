@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../engine.h"
+#include "kexue/multilabel.h"
 
 namespace kexue {
 inline namespace KX_ISA {
@@ -36,15 +37,19 @@ long long run_loss(Engine& engine, const Fn& fn, const Operand* out, In... in) {
   return engine.template transform<T>(fn, {1, {&loss}, &any, &second}, in...);
 }
 
-// Before anything is written, how many rows have targets that fn refuses. Not on a GPU, which gives
-// nan for them.
-template <class T, class Engine, class Fn, class C, class M>
-long long count_invalid(Engine& engine, const Fn& fn, C targets, M mask) {
+// In place of an operand that there is not.
+constexpr Operand no_operand{};
+
+// Before anything is written, how many rows have targets that are not allowed, if that is asked
+// for. Not on a GPU, which gives nan for them.
+template <class T, class Engine, class C, class M>
+long long count_invalid(Engine& engine, double strict, Allowed allowed, C targets, M mask) {
   if constexpr (Engine::specialises) {
-    return engine.template count<T>(fn, targets, mask);
-  } else {
-    return 0;
+    if (strict != 0) {
+      return engine.template count<T>(InvalidTargets<T>{allowed}, targets, mask);
+    }
   }
+  return 0;
 }
 
 }  // namespace KX_ISA

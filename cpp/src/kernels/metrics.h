@@ -21,7 +21,11 @@ long long smooth_ratio(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   const double* given = call.parameter;
   const SmoothRatio<T> fn = {W(given[0]), W(given[1]), W(given[2])};
-  return run_wanted<T>(engine, fn, {1, {op + 2}, op + 3}, Vector<T>{op[0]}, Targets<T>{op[1]});
+  const Targets<T> targets = {op[1]};
+  const long long refused =
+      count_invalid<T>(engine, given[3], Allowed::shares, targets, Flags{no_operand});
+  if (refused) return refused;
+  return run_wanted<T>(engine, fn, {1, {op + 2}, op + 3}, Vector<T>{op[0]}, targets);
 }
 
 template <class T, class Engine>
@@ -49,7 +53,7 @@ long long simsiam_loss(Engine& engine, const Call& call) {
 template <class Engine>
 constexpr Entry metrics_entries[] = {
     KX_KERNEL(smooth_accuracy, "(n)->()", 0),
-    KX_KERNEL(smooth_ratio, "(n),any(n)->(),(n)?", 3),
+    KX_KERNEL(smooth_ratio, "(n),any(n)->(),(n)?", 4),
     KX_KERNEL(flooding, "(),()->(),()?", 0),
     KX_KERNEL(negative_cosine, "(n),(n)->(),(n)?", 0),
     KX_KERNEL(simsiam_loss, "(n),(n),(n),(n)->(),(n)?,(n)?", 0),

@@ -10,7 +10,7 @@ inline namespace KX_ISA {
 namespace {
 
 // Results to `out`: the loss, its gradient and the diagonal of its Hessian, the last two if wanted.
-// Without a mask, the first two are worth a text of their own.
+// Without a mask, the first two are worth a text of their own in float, but for listed targets.
 template <class T, class Engine, class C, class M>
 long long multilabel_loss(Engine& engine, const Operand& x, C targets, M mask,
                           const Operand& threshold, const Operand* out) {
@@ -27,7 +27,8 @@ long long multilabel_derivatives(Engine& engine, const Operand& x, C targets, M 
     fn.bound = bound;
     return engine.template transform<T>(fn, to, Vector<T>{x}, targets, mask, PerRow<T>{threshold});
   }
-  if constexpr (Engine::specialises && __is_same(M, Flags)) {
+  constexpr bool often = sizeof(T) == sizeof(float) && !__is_same(C, Listed);
+  if constexpr (Engine::specialises && often && __is_same(M, Flags)) {
     if (!mask.op.data) return multilabel_loss<T>(engine, x, targets, Everything{}, threshold, out);
   }
   return multilabel_loss<T>(engine, x, targets, mask, threshold, out);
@@ -37,10 +38,9 @@ long long multilabel_derivatives(Engine& engine, const Operand& x, C targets, M 
 template <class T, class Engine, class C>
 long long multilabel_dense(Engine& engine, const Call& call, C targets) {
   const Operand* op = call.operand;
-  if (call.parameter[1] != 0) {
-    const long long invalid = count_invalid<T>(engine, InvalidTargets<T>{}, targets, Flags{op[2]});
-    if (invalid) return invalid;
-  }
+  const long long refused =
+      count_invalid<T>(engine, call.parameter[1], Allowed::shares, targets, Flags{op[2]});
+  if (refused) return refused;
   if constexpr (Engine::specialises) {
     long long invalid = 0;
     const bool plain = !op[2].data && !op[6].data;
@@ -72,11 +72,9 @@ template <class T, class Engine>
 long long globalpointer_crossentropy(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   const Cells cells = {op[2], call.parameter[0] != 0};
-  if (call.parameter[2] != 0) {
-    const long long invalid =
-        count_invalid<T>(engine, InvalidTargets<T>{}, Targets<T>{op[1]}, cells);
-    if (invalid) return invalid;
-  }
+  const long long refused =
+      count_invalid<T>(engine, call.parameter[2], Allowed::shares, Targets<T>{op[1]}, cells);
+  if (refused) return refused;
   return multilabel_derivatives<T>(engine, op[0], Targets<T>{op[1]}, cells, op[3],
                                    call.parameter[1] != 0, op + 4);
 }

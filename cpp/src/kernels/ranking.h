@@ -15,8 +15,12 @@ long long pairwise_rank_loss(Engine& engine, const Call& call) {
   using W = wide_t<T>;
   const Operand* op = call.operand;
   const PairwiseRankLoss<T> fn = {W(call.parameter[0]), W(call.parameter[1])};
-  return run_wanted<T>(engine, fn, {1, {op + 3}, op + 4}, Vector<T>{op[0]}, Targets<T>{op[1]},
-                       Flags{op[2]});
+  const Targets<T> targets = {op[1]};
+  const Flags mask = {op[2]};
+  const long long refused =
+      count_invalid<T>(engine, call.parameter[2], Allowed::hard, targets, mask);
+  if (refused) return refused;
+  return run_wanted<T>(engine, fn, {1, {op + 3}, op + 4}, Vector<T>{op[0]}, targets, mask);
 }
 
 // The rows of a call that has `rows` of n elements in place of each of its rows.
@@ -92,6 +96,9 @@ template <class T, class Engine>
 long long multiclass_multilabel_loss(Engine& engine, const Call& call) {
   const wide_t<T> m = static_cast<wide_t<T>>(call.parameter[0]);
   if (call.rows == 0) return 0;
+  const long long refused = count_invalid<T>(engine, call.parameter[2], Allowed::shares,
+                                             Targets<T>{call.operand[1]}, Flags{no_operand});
+  if (refused) return refused;
   if (call.parameter[1] != 0) {
     using F = CenteredMargin<T>;
     return multiclass<T>(engine, call, F{m}, typename F::Item{m});
@@ -102,14 +109,17 @@ long long multiclass_multilabel_loss(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long subset_crossentropy(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
+  const long long refused = count_invalid<T>(engine, call.parameter[0], Allowed::hard,
+                                             Targets<T>{op[1]}, Flags{no_operand});
+  if (refused) return refused;
   return engine.template serial<T>(SubsetCrossentropy<T>{call.n}, op[0], op[1], op[2], op[3]);
 }
 
 template <class Engine>
 constexpr Entry ranking_entries[] = {
-    KX_KERNEL(pairwise_rank_loss, "(n),any(n),mask(n)?->(),(n)?", 2),
-    KX_KERNEL(multiclass_multilabel_loss, "(n),any(n)->(),(n)?", 2),
-    KX_KERNEL(subset_crossentropy, "(n),any(n)->(),(n)?", 0),
+    KX_KERNEL(pairwise_rank_loss, "(n),any(n),mask(n)?->(),(n)?", 3),
+    KX_KERNEL(multiclass_multilabel_loss, "(n),any(n)->(),(n)?", 3),
+    KX_KERNEL(subset_crossentropy, "(n),any(n)->(),(n)?", 1),
 };
 
 }  // namespace

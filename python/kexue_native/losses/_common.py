@@ -27,17 +27,13 @@ def places(call: Call, *wanted: bool) -> list[Array | None]:
     return [next(outputs), *(next(outputs) if want else None for want in wanted)]
 
 
-def may_fail(validate: bool, targets: Array) -> bool:
-    """Whether the kernel may yet refuse the targets, so that `out` has to wait."""
-    return validate and namespace(targets) is np and getattr(targets, "dtype", None) != np.bool_
-
-
 def waiting(validate: bool, targets: Array, out: Any, *wanted: bool) -> tuple[bool, bool]:
     """How `out` is kept from the results of targets that are refused: (whole, strict).
 
     A loss alone waits in a buffer; with gradients, the kernel looks at all targets first.
     """
-    fails = may_fail(validate, targets) and out is not None
+    refused = validate and namespace(targets) is np
+    fails = refused and out is not None and getattr(targets, "dtype", None) != np.bool_
     return fails and not any(wanted), fails and any(wanted)
 
 

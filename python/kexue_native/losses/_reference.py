@@ -30,12 +30,16 @@ def finish(
     kept: Array,
     outputs: Sequence[Array | None],
     invalid: Array | None = None,
+    strict: bool = False,
 ) -> Any:
     """Store what is wanted of a loss (..., 1) and its gradients, else hand all of it back.
 
-    Gradients are NaN in rows where they are undefined, and 0 where masked.
+    Gradients are NaN in rows where they are undefined, and 0 where masked. `strict`: nothing is
+    stored if a row is invalid.
     """
     xp = namespace(loss)
+    if strict and xp.any(invalid):
+        return int(xp.sum(invalid))
     loss = loss[..., 0]
     slopes = [xp.where(kept, xp.where(undefined, _nan, slope), 0.0) for slope in slopes]
     if outputs[0] is None:

@@ -7,7 +7,7 @@ from typing import Any
 from ..._arrays import Array, Axis, as_real, normalise
 from ..._backends import choose
 from ..._limits import fill_in
-from .._common import IN_UNIT_INTERVAL, as_classes, as_int, is_bound, may_fail, places, results
+from .._common import IN_UNIT_INTERVAL, as_classes, as_int, is_bound, places, results, waiting
 
 __all__ = ["sigmoid_crossentropy", "softmax_crossentropy", "sparse_softmax_crossentropy"]
 
@@ -95,19 +95,20 @@ def softmax_crossentropy(
     """
     name = "softmax_crossentropy"
     bound = is_bound(name, hess)
+    whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
         name,
         f"(n),(n),(n)?->{results('()', return_grad, return_hess)}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
         mask=mask,
     )
     smoothing = _as_share(name, label_smoothing)
     invalid = choose("losses.crossentropy", call, backend).softmax_crossentropy(
-        *call.inputs, smoothing, bound, *places(call, return_grad, return_hess)
+        *call.inputs, smoothing, bound, strict, *places(call, return_grad, return_hess)
     )
     if validate:
         call.require(invalid, "targets must be finite and not negative where the mask is true")
@@ -251,18 +252,19 @@ def sigmoid_crossentropy(
     1.386294
     """
     name = "sigmoid_crossentropy"
+    whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
         name,
         f"(n),(n),(n)?->{results('()', return_grad, return_hess)}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
         mask=mask,
     )
     invalid = choose("losses.crossentropy", call, backend).sigmoid_crossentropy(
-        *call.inputs, *places(call, return_grad, return_hess)
+        *call.inputs, strict, *places(call, return_grad, return_hess)
     )
     if validate:
         call.require(invalid, IN_UNIT_INTERVAL)

@@ -26,6 +26,7 @@ def softmax_crossentropy(
     mask: Array | None = None,
     label_smoothing: float = 0.0,
     bound: bool = False,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
     hess: Array | None = None,
@@ -45,7 +46,9 @@ def softmax_crossentropy(
     others = xp.sum(xp.where(rows.winner, 0.0, t), axis=-1, keepdims=True)
     slope = xp.where(rows.winner, others - amount * left, amount * p - t)
     curvature = amount * p if bound else amount * p * left
-    return finish(value, (slope, curvature), xp.isnan(value), kept, (loss, grad, hess), invalid)
+    return finish(
+        value, (slope, curvature), xp.isnan(value), kept, (loss, grad, hess), invalid, strict
+    )
 
 
 @_quiet
@@ -65,7 +68,9 @@ def sparse_softmax_crossentropy(
     n = scores.shape[-1]
     labels = indices[indptr[:-1]].reshape(*scores.shape[:-1], 1)
     targets = xp.where(labels < n, labels == xp.arange(n), _nan)
-    return softmax_crossentropy(scores, targets, mask, label_smoothing, bound, loss, grad, hess)
+    return softmax_crossentropy(
+        scores, targets, mask, label_smoothing, bound, False, loss, grad, hess
+    )
 
 
 @_quiet
@@ -73,6 +78,7 @@ def sigmoid_crossentropy(
     scores: Array,
     targets: Array,
     mask: Array | None = None,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
     hess: Array | None = None,
@@ -86,7 +92,7 @@ def sigmoid_crossentropy(
     value = xp.sum(xp.where(kept, terms, 0.0), axis=-1, keepdims=True)
     value = xp.where(invalid, _nan, value)
     slopes = (1 - t) * on - t * off, on * off
-    return finish(value, slopes, xp.isnan(value), kept, (loss, grad, hess), invalid)
+    return finish(value, slopes, xp.isnan(value), kept, (loss, grad, hess), invalid, strict)
 
 
 def _targets(

@@ -11,7 +11,7 @@ import numpy as np
 from ..._arrays import Array, Axis, as_array, as_real, narrow, normalise
 from ..._backends import choose
 from ..._limits import fill_in
-from .._common import IN_UNIT_INTERVAL, as_classes, may_fail, places, results
+from .._common import IN_UNIT_INTERVAL, as_classes, places, results, waiting
 
 __all__ = [
     "flooding",
@@ -299,17 +299,18 @@ def _smooth_ratio(
     """sum t p over the given shares of sum t and sum p"""
     zero_division = as_real(name, "zero_division", zero_division)
     outputs = results("()", return_grad)
+    whole, strict = waiting(validate, targets, out, return_grad)
     call = normalise(
         name,
         f"(n),(n)->{outputs}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         probs=probs,
         targets=targets,
     )
     invalid = choose("losses.metrics", call, backend).smooth_ratio(
-        *call.inputs, true_share, found_share, zero_division, *places(call, return_grad)
+        *call.inputs, true_share, found_share, zero_division, strict, *places(call, return_grad)
     )
     if validate:
         call.require(invalid, IN_UNIT_INTERVAL)

@@ -31,6 +31,7 @@ def smooth_ratio(
     true_share: float,
     found_share: float,
     zero_division: float = 0.0,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
 ) -> Any:
@@ -44,7 +45,7 @@ def smooth_ratio(
     slope = xp.where(total == 0, 0.0, (t - found_share * value) / total)
     undefined = invalid[..., None]
     value = xp.where(undefined, _nan, value)
-    return finish(value, [slope], undefined, xp.asarray(True), (loss, grad), invalid)
+    return finish(value, [slope], undefined, xp.asarray(True), (loss, grad), invalid, strict)
 
 
 @_quiet

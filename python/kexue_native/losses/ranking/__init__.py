@@ -7,7 +7,7 @@ from typing import Any
 from ..._arrays import Array, Axis, as_array, as_real, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
-from .._common import IN_UNIT_INTERVAL, may_fail, places, results
+from .._common import IN_UNIT_INTERVAL, places, results, waiting
 
 __all__ = ["multiclass_multilabel_loss", "pairwise_rank_loss", "subset_crossentropy"]
 
@@ -97,18 +97,19 @@ def pairwise_rank_loss(
     name = "pairwise_rank_loss"
     gamma = as_real(name, "gamma", gamma, above=0.0)
     margin = as_real(name, "margin", margin)
+    whole, strict = waiting(validate, targets, out, return_grad)
     call = normalise(
         name,
         f"(n),(n),(n)?->{results('()', return_grad)}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
         mask=mask,
     )
     invalid = choose("losses.ranking", call, backend).pairwise_rank_loss(
-        *call.inputs, gamma, margin, *places(call, return_grad)
+        *call.inputs, gamma, margin, strict, *places(call, return_grad)
     )
     if validate:
         call.require(invalid, _HARD)
@@ -168,17 +169,18 @@ def subset_crossentropy(
     1.7918
     """
     name = "subset_crossentropy"
+    whole, strict = waiting(validate, targets, out, return_grad)
     call = normalise(
         name,
         f"(n),(n)->{results('()', return_grad)}",
         axis,
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
     )
     invalid = choose("losses.ranking", call, backend).subset_crossentropy(
-        *call.inputs, *places(call, return_grad)
+        *call.inputs, strict, *places(call, return_grad)
     )
     if validate:
         call.require(invalid, _HARD)
@@ -255,17 +257,18 @@ def multiclass_multilabel_loss(
     scores = as_array(name, "scores", scores)
     if scores.ndim < 2:
         raise ValueError(f"{name}: scores must have two axes or more, got {scores.ndim}")
+    whole, strict = waiting(validate, targets, out, return_grad)
     call = normalise(
         name,
         f"(n),(n)->{results('()', return_grad)}",
         (-2, -1),
         out,
-        whole=may_fail(validate, targets),
+        whole=whole,
         scores=scores,
         targets=targets,
     )
     invalid = choose("losses.ranking", call, backend).multiclass_multilabel_loss(
-        *call.inputs, scores.shape[-1], centered, *places(call, return_grad)
+        *call.inputs, scores.shape[-1], centered, strict, *places(call, return_grad)
     )
     if validate:
         call.require(invalid, IN_UNIT_INTERVAL)

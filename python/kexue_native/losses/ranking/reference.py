@@ -47,6 +47,7 @@ def pairwise_rank_loss(
     mask: Array | None,
     gamma: float = 1.0,
     margin: float = 0.0,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
 ) -> Any:
@@ -62,7 +63,7 @@ def pairwise_rank_loss(
     undefined = (invalid | xp.any(kept & xp.isnan(s), axis=-1))[..., None]
     outputs = loss, grad
     if s.shape[-1] == 0:
-        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid)
+        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid, strict)
 
     high, low = one_side(s, negative, gamma), one_side(-s, positive, gamma)
     gap, error = two_difference(high.top, -low.top)
@@ -77,7 +78,7 @@ def pairwise_rank_loss(
     some = xp.any(negative, axis=-1, keepdims=True) & xp.any(positive, axis=-1, keepdims=True)
     value = xp.where(undefined, _nan, xp.where(some, value, 0.0))
     slope = xp.where(some, gamma * share * slope, 0.0)
-    return finish(value, [slope], undefined, kept, outputs, invalid)
+    return finish(value, [slope], undefined, kept, outputs, invalid, strict)
 
 
 class Swaps(NamedTuple):
@@ -158,7 +159,11 @@ class Walk(NamedTuple):
 
 @_quiet
 def subset_crossentropy(
-    scores: Array, targets: Array, loss: Array | None = None, grad: Array | None = None
+    scores: Array,
+    targets: Array,
+    strict: bool = False,
+    loss: Array | None = None,
+    grad: Array | None = None,
 ) -> Any:
     """log1p(weight of even walks that moved / weight of the one that stood still)
 
@@ -172,7 +177,7 @@ def subset_crossentropy(
     undefined = (invalid | xp.any(xp.isnan(s), axis=-1))[..., None]
     kept, outputs = xp.asarray(True), (loss, grad)
     if n == 0:
-        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid)
+        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid, strict)
 
     k = xp.sum(positive, axis=-1, keepdims=True)
     odds = swaps(s, positive, k)
@@ -203,7 +208,7 @@ def subset_crossentropy(
     some = (k > 0) & (k < n)
     value = xp.where(undefined, _nan, xp.where(some, value, 0.0))
     slope = xp.where(some, slope, 0.0)
-    return finish(value, [slope], undefined, kept, outputs, invalid)
+    return finish(value, [slope], undefined, kept, outputs, invalid, strict)
 
 
 class Margins(NamedTuple):
@@ -241,6 +246,7 @@ def multiclass_multilabel_loss(
     targets: Array,
     classes: int,
     centered: bool,
+    strict: bool = False,
     loss: Array | None = None,
     grad: Array | None = None,
 ) -> Any:
@@ -255,7 +261,7 @@ def multiclass_multilabel_loss(
     undefined = (invalid | xp.any(xp.isnan(s), axis=-1))[..., None]
     kept, outputs = xp.asarray(True), (loss, grad)
     if s.shape[-1] == 0:
-        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid)
+        return finish(xp.zeros((*s.shape[:-1], 1)), [s], undefined, kept, outputs, invalid, strict)
     table = (*s.shape[:-1], -1, int(classes))
     s, t = s.reshape(table), t.reshape(table)
 
@@ -273,4 +279,4 @@ def multiclass_multilabel_loss(
         own = xp.sum(xp.where(winner, back, 0.0), axis=-1, keepdims=True)
         slope = pull * xp.where(winner, rest, (rest - back) + own) - w
     slope = slope.reshape(scores.shape)
-    return finish(value, [slope], undefined, kept, outputs, invalid)
+    return finish(value, [slope], undefined, kept, outputs, invalid, strict)
