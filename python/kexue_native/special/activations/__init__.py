@@ -1220,8 +1220,8 @@ def smooth_round(
     Examples
     --------
     >>> import kexue_native as kn
-    >>> kn.smooth_round([0.0, 0.5, 7.0])
-    array([0. , 0.5, 7. ])
+    >>> kn.smooth_round([0.5, 0.75, 7.0])
+    array([0.5      , 0.9246909, 7.       ])
     """
     t = as_real("smooth_round", "t", t, above=0.0)
     return _elementwise("smooth_round", "smooth_stairs", x, out, backend, t, 0.5, 0.5)

@@ -171,16 +171,16 @@ def smooth_abs_grad(x: Array, slope: float, out: Array | None = None) -> Any:
 
 
 def _gated(x: Array, z: Array) -> Array:
-    """x sigma(z), 0 where sigma is"""
-    s = _sigmoid(z)
-    return namespace(x).where(s == 0, 0.0, x * s)
+    """x sigma(z), 0 with the sign of x where sigma is 0"""
+    s, xp = _sigmoid(z), namespace(x)
+    return xp.where(s == 0, xp.copysign(0.0, x), x * s)
 
 
 def _gated_slope(x: Array, z: Array, slope: Array) -> Array:
     """s (1 - slope (1 - s)) with s = sigma(-|z|), slope = |x z'|; 1 minus that for x > 0"""
     xp = namespace(x)
     s = _sigmoid(-abs(z))
-    lower = xp.where(s == 0, 0.0, s * (1 - slope * _sigmoid(abs(z))))
+    lower = xp.where(s == 0, -0.0, s * (1 - slope * _sigmoid(abs(z))))
     return xp.where(x < 0, lower, 1 - lower)
 
 
