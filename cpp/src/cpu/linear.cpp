@@ -73,14 +73,17 @@ struct Head {
   static constexpr int width = Panel<T>::width;
   const Maps<T>& maps;
 
-  index state_size() const { return maps.f * (maps.e_pitch + 2) + 64; }
   State<T> state_at(T* memory) const {
-    return {memory, memory + 2 * ((maps.f + 15) / 16 * 16), memory + (maps.f + 15) / 16 * 16, 0, 0};
+    const index room = padded_features(maps);
+    return {memory, memory + 2 * room, memory + room, 0, 0};
   }
+  // At least one: maps without logarithms have their unit in the first.
+  static index padded_features(const Maps<T>& maps) { return (maps.f + 16) / 16 * 16; }
   static index state_room(const Maps<T>& maps) {
-    return 2 * ((maps.f + 15) / 16 * 16) + maps.f * maps.e_pitch + 16;
+    return 2 * padded_features(maps) + maps.f * maps.e_pitch + 16;
   }
   void clear(State<T>& to) const {
+    to.c[0] = T(-infinity);
     for (index t = 0; t < maps.f; ++t) {
       to.c[t] = T(-infinity);
       to.z[t] = 0;
@@ -234,11 +237,12 @@ struct Head {
       offset = chunk;
     }
     if (maps.kind == cosine) {
-      alignas(64) T inverse[chunk];
-      inverse_norms(x, inverse);
+      alignas(64) T norm[chunk];
+      norms(x, norm);
       for (index j = 0; j < maps.d; ++j) {
-        for (index i = 0; i < chunk; ++i)
-          to[offset + j * chunk + i] = x[j * chunk + i] * inverse[i];
+        for (index i = 0; i < chunk; ++i) {
+          to[offset + j * chunk + i] = norm[i] == 0 ? T(0) : x[j * chunk + i] / norm[i];
+        }
       }
       return;
     }
@@ -260,8 +264,8 @@ struct Head {
       }
     }
   }
-  // 1 / |x| of each column, 0 where x is 0.
-  void inverse_norms(const T* x, T* to) const {
+  // |x| of each column
+  void norms(const T* x, T* to) const {
     for (index i = 0; i < chunk; ++i) {
       T top = 0;
       for (index j = 0; j < maps.d; ++j) {
@@ -273,7 +277,7 @@ struct Head {
         const T part = x[j * chunk + i] / top;
         sum += part * part;
       }
-      to[i] = top == 0 ? T(0) : 1 / (top * T(__builtin_sqrt(double(sum))));
+      to[i] = top * T(__builtin_sqrt(double(sum)));
     }
   }
   void log_masses(const T* x, T* to) const {
@@ -676,7 +680,8 @@ struct Scan : Head<T> {
     }
     if (maps.kind == cosine) {
       alignas(64) T inverse[chunk], along[chunk];
-      this->inverse_norms(x, inverse);
+      this->norms(x, inverse);
+      for (T& own : inverse) own = own == 0 ? T(0) : 1 / own;
       const T* const from = slope + chunk;
       for (index i = 0; i < chunk; ++i) {
         along[i] = 0;

@@ -185,7 +185,8 @@ def offset_of(
 ) -> int:
     """Position of query 0; by default the last query stands at the last key."""
     if offset is not None:
-        return as_index(name, "offset", offset)
+        beyond = rows + keys + 1  # from there on all or no keys are seen
+        return min(max(as_index(name, "offset", offset), -beyond), beyond)
     return keys - rows if causal or exclude_self else 0
 
 

@@ -131,8 +131,8 @@ struct LinearFeatures {
         const T part = top == 0 ? T(0) : in(j) / top;
         return T(part * part);
       });
-      const T inverse = top == 0 ? T(0) : 1 / (top * square_root(squares));
-      team.each(f, [&](index t) { set(t, t == 0 ? T(1) : in(t - 1) * inverse); });
+      const T norm = top * square_root(squares);
+      team.each(f, [&](index t) { set(t, t == 0 ? T(1) : norm == 0 ? T(0) : in(t - 1) / norm); });
     } else if (kind == taylor2) {
       team.each(1 + d, [&](index t) { set(t, t == 0 ? T(1) : in(t - 1)); });
       for (index a = 0, first = 1 + d; a < d; first += d - a, ++a) {

@@ -14,6 +14,9 @@ from .._reference import transposed
 from ..linear import (
     FAVOR,
     FavorParams,
+    attend,
+    attend_vjp,
+    known,
     linear_attention,
     linear_attention_vjp,
     resolve,
@@ -31,6 +34,8 @@ __all__ = [
     "softmax_kernel_estimate",
     "softmax_kernel_moments",
 ]
+
+FIXED = ("kernel", "projection", "params")  # options that have other places here
 
 
 def _generator(name: str, rng: Any) -> np.random.Generator:
@@ -282,8 +287,11 @@ def favor_attention(
     >>> bool(np.abs(error).max() < 0.05)
     True
     """
-    kernel = f"favor_{one_of('favor_attention', 'features', features, tuple(FAVOR))}"
-    return linear_attention(q, k, v, kernel=kernel, projection=projection, params=params, **options)
+    name = "favor_attention"
+    known(name, linear_attention, options, *FIXED)
+    kernel = f"favor_{one_of(name, 'features', features, tuple(FAVOR))}"
+    given = {"kernel": kernel, "projection": projection, "params": params}
+    return attend(name, q, k, v, **given, **options)
 
 
 def favor_attention_vjp(
@@ -335,10 +343,11 @@ def favor_attention_vjp(
     >>> dv.shape
     (2, 2)
     """
-    kernel = f"favor_{one_of('favor_attention_vjp', 'features', features, tuple(FAVOR))}"
-    return linear_attention_vjp(
-        g, q, k, v, kernel=kernel, projection=projection, params=params, **options
-    )
+    name = "favor_attention_vjp"
+    known(name, linear_attention_vjp, options, *FIXED)
+    kernel = f"favor_{one_of(name, 'features', features, tuple(FAVOR))}"
+    given = {"kernel": kernel, "projection": projection, "params": params}
+    return attend_vjp(name, g, q, k, v, **given, **options)
 
 
 class FavorAttention:

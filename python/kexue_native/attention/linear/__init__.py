@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -278,20 +281,20 @@ class _Options:
         batch: Batch,
         *,
         kernel: str,
-        causal: bool,
-        exclude_self: bool,
-        offset: int | None,
-        key_mask: Array | None,
-        key_weight: Array | None,
-        log_decay: Array | None,
-        normalize: bool,
-        eps: float,
-        initial_state: LinearAttentionState | None,
-        chunk: int | None,
-        projection: Array | None,
-        params: Any,
-        input_scale: float | None,
-        kernel_eps: float,
+        causal: bool = False,
+        exclude_self: bool = False,
+        offset: int | None = None,
+        key_mask: Array | None = None,
+        key_weight: Array | None = None,
+        log_decay: Array | None = None,
+        normalize: bool = True,
+        eps: float = 0.0,
+        initial_state: LinearAttentionState | None = None,
+        chunk: int | None = None,
+        projection: Array | None = None,
+        params: Any = None,
+        input_scale: float | None = None,
+        kernel_eps: float = 1e-3,
     ) -> None:
         name, xp = batch.name, batch.xp
         self.map = resolve(
@@ -339,7 +342,8 @@ class _Options:
             )
         mode = CAUSAL * bool(causal) + EXCLUDE_SELF * bool(exclude_self)
         place = offset_of(name, offset, causal, exclude_self, batch.size["l"], batch.size["s"])
-        size = 64 if chunk is None else as_index(name, "chunk", chunk, 1)
+        most = max(1, batch.size["l"], batch.size["s"])
+        size = 64 if chunk is None else min(as_index(name, "chunk", chunk, 1), most)
         # Other forms are made of array functions.
         self.native = KINDS[self.map.kind] in NATIVE and mode != EXCLUDE_SELF
         self.arguments = (
@@ -474,37 +478,11 @@ def linear_attention(
            [0.444444, 0.555556],
            [0.7     , 0.7     ]])
     """
-    name = "linear_attention"
-    if cu_seqlens is not None:
-        if initial_state is not None or return_state:
-            raise ValueError(f"{name}: cu_seqlens must come without states, got one")
-        return over_sequences(
-            name,
-            cu_seqlens,
-            {"q": q, "k": k, "v": v},
-            {"key_mask": key_mask, "key_weight": key_weight, "log_decay": log_decay},
-            [("q", "v")],
-            out,
-            lambda arrays, to: linear_attention(
-                **arrays,
-                kernel=kernel,
-                causal=causal,
-                exclude_self=exclude_self,
-                offset=offset,
-                normalize=normalize,
-                eps=eps,
-                chunk=chunk,
-                projection=projection,
-                params=params,
-                input_scale=input_scale,
-                kernel_eps=kernel_eps,
-                out=to,
-                backend=backend,
-            ),
-        )
-    batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"))
-    options = _Options(
-        batch,
+    return attend(
+        "linear_attention",
+        q,
+        k,
+        v,
         kernel=kernel,
         causal=causal,
         exclude_self=exclude_self,
@@ -515,23 +493,58 @@ def linear_attention(
         normalize=normalize,
         eps=eps,
         initial_state=initial_state,
+        return_state=return_state,
         chunk=chunk,
         projection=projection,
         params=params,
         input_scale=input_scale,
         kernel_eps=kernel_eps,
+        cu_seqlens=cu_seqlens,
+        out=out,
+        backend=backend,
     )
+
+
+def attend(
+    name: str,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    return_state: bool = False,
+    cu_seqlens: Array | None = None,
+    out: Any = None,
+    backend: str | None = None,
+    **options: Any,
+) -> Any:
+    """`linear_attention` for a function called `name`"""
+    if cu_seqlens is not None:
+        if options.pop("initial_state", None) is not None or return_state:
+            raise ValueError(f"{name}: cu_seqlens must come without states, got one")
+        keyed = {a: options.pop(a, None) for a in ("key_mask", "key_weight", "log_decay")}
+        return over_sequences(
+            name,
+            cu_seqlens,
+            {"q": q, "k": k, "v": v},
+            keyed,
+            [("q", "v")],
+            out,
+            lambda arrays, to: attend(name, **arrays, **options, out=to, backend=backend),
+        )
+    batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"))
+    resolved = _Options(batch, **options)
     found = results(batch, [("lv", None, batch.dtype)], out)
     parts: list[Array | None] = [None, None, None]
     if return_state:
         parts = [batch.empty(batch.shape(core)) for core in ("f", "fv", "f")]
-    kernels = kernels_of("attention.linear", batch, backend, options.native)
+    kernels = kernels_of("attention.linear", batch, backend, resolved.native)
     arrays = batch.kernel_arrays("q", "k", "v")
-    kernels.linear_attention(*arrays, *options.arguments, bits(found[0].buffer), *parts)
+    kernels.linear_attention(*arrays, *resolved.arguments, bits(found[0].buffer), *parts)
     value = finish(batch, found, out)
     if not return_state:
         return value
-    count = batch.size["s"] + (0 if initial_state is None else initial_state.count)
+    before = options.get("initial_state")
+    count = batch.size["s"] + (0 if before is None else before.count)
     return value, LinearAttentionState(parts[0], parts[1], parts[2], count)
 
 
@@ -610,38 +623,12 @@ def linear_attention_vjp(
     array([[1., 1.],
            [1., 1.]])
     """
-    name = "linear_attention_vjp"
-    if cu_seqlens is not None:
-        if initial_state is not None:
-            raise ValueError(f"{name}: cu_seqlens must come without states, got one")
-        keyed = {"key_weight": key_weight, "log_decay": log_decay}
-        return over_sequences(
-            name,
-            cu_seqlens,
-            {"g": g, "q": q, "k": k, "v": v},
-            {"key_mask": key_mask, **keyed},
-            [(a, a) for a in ("q", "k", "v")] + [(a, a) for a, x in keyed.items() if x is not None],
-            grads,
-            lambda arrays, to: linear_attention_vjp(
-                **arrays,
-                kernel=kernel,
-                causal=causal,
-                exclude_self=exclude_self,
-                offset=offset,
-                normalize=normalize,
-                eps=eps,
-                chunk=chunk,
-                projection=projection,
-                params=params,
-                input_scale=input_scale,
-                kernel_eps=kernel_eps,
-                grads=to,
-                backend=backend,
-            ),
-        )
-    batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"), g=(g, "lv"))
-    options = _Options(
-        batch,
+    return attend_vjp(
+        "linear_attention_vjp",
+        g,
+        q,
+        k,
+        v,
         kernel=kernel,
         causal=causal,
         exclude_self=exclude_self,
@@ -657,25 +644,65 @@ def linear_attention_vjp(
         params=params,
         input_scale=input_scale,
         kernel_eps=kernel_eps,
+        cu_seqlens=cu_seqlens,
+        grads=grads,
+        backend=backend,
     )
+
+
+def attend_vjp(
+    name: str,
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    cu_seqlens: Array | None = None,
+    grads: Any = None,
+    backend: str | None = None,
+    **options: Any,
+) -> Any:
+    """`linear_attention_vjp` for a function called `name`"""
+    if cu_seqlens is not None:
+        if options.pop("initial_state", None) is not None:
+            raise ValueError(f"{name}: cu_seqlens must come without states, got one")
+        keyed = {a: options.pop(a, None) for a in ("key_mask", "key_weight", "log_decay")}
+        slopes = [
+            "q",
+            "k",
+            "v",
+            *(a for a, x in keyed.items() if x is not None and a != "key_mask"),
+        ]
+        return over_sequences(
+            name,
+            cu_seqlens,
+            {"g": g, "q": q, "k": k, "v": v},
+            keyed,
+            [(a, a) for a in slopes],
+            grads,
+            lambda arrays, to: attend_vjp(name, **arrays, **options, grads=to, backend=backend),
+        )
+    batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"), g=(g, "lv"))
+    resolved = _Options(batch, **options)
     wanted: list[tuple[str, Any, Any]] = [
         (core, batch.arrays[argument].shape, batch.dtype)
         for argument, core in (("q", "ld"), ("k", "sd"), ("v", "sv"))
     ]
     places: list[int | None] = [0, 1, 2]
-    for argument, given in (("key_weight", key_weight), ("log_decay", log_decay)):
-        places.append(None if given is None else len(wanted))
-        if given is not None:
+    for argument in ("key_weight", "log_decay"):
+        given = options.get(argument) is not None
+        places.append(len(wanted) if given else None)
+        if given:
             wanted.append(("s", batch.arrays[argument].shape, batch.wide))
-    for core, state in zip(("fv", "f"), options.state[1:], strict=True):
+    for core, state in zip(("fv", "f"), resolved.state[1:], strict=True):
         places.append(None if state is None else len(wanted))
         if state is not None:
             wanted.append((core, state.shape, batch.wide))
     found = results(batch, wanted, grads)
-    kernels = kernels_of("attention.linear", batch, backend, options.native)
+    kernels = kernels_of("attention.linear", batch, backend, resolved.native)
     kernels.linear_attention_vjp(
         *batch.kernel_arrays("g", "q", "k", "v"),
-        *options.arguments,
+        *resolved.arguments,
         *(None if place is None else bits(found[place].buffer) for place in places),
     )
     return finish(batch, found, grads)
@@ -776,7 +803,24 @@ def linear_attention_prefill(q: Array, k: Array, v: Array, **options: Any) -> An
     >>> state.count
     3
     """
-    return linear_attention(q, k, v, causal=True, return_state=True, **options)
+    name = "linear_attention_prefill"
+    known(name, linear_attention, options, "causal", "return_state")
+    options = {"kernel": "elu1", **options}
+    return attend(name, q, k, v, causal=True, return_state=True, **options)
+
+
+@cache
+def words_of(like: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(
+        p.name for p in signature(like).parameters.values() if p.kind is p.KEYWORD_ONLY
+    )
+
+
+def known(name: str, like: Callable[..., Any], options: dict[str, Any], *own: str) -> None:
+    """Refuse options that the function `like` does not have, or that `name` sets itself."""
+    for option in options:
+        if option not in words_of(like) or option in own:
+            raise TypeError(f"{name}: options must be those of {like.__name__}, got {option!r}")
 
 
 def linear_attention_step(
