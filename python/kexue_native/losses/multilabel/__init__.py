@@ -404,7 +404,7 @@ def multilabel_probability(
     array([0.5   , 0.8808])
     """
     name = "multilabel_probability"
-    call = normalise(name, "(n),()?->(n)", -1, out, scores=scores, threshold=threshold)
+    call = normalise(name, "(n),()->(n)", -1, out, scores=scores, threshold=threshold)
     _require_finite(name, call.inputs[1])
     choose("losses.multilabel", call, backend).multilabel_probability(*call.inputs, *call.outputs)
     return call.result()
