@@ -345,7 +345,7 @@ def multilabel_predict(
     array([ True, False, False])
     """
     name = "multilabel_predict"
-    call = normalise(name, "(n),()?->mask(n)", -1, out, scores=scores, threshold=threshold)
+    call = normalise(name, "(n),()->mask(n)", -1, out, scores=scores, threshold=threshold)
     _require_finite(name, call.inputs[1])
     usable(name, call.xp, backend)
     (scores, threshold), (predicted,) = map(narrow, call.inputs), call.outputs
