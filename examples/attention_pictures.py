@@ -6,7 +6,6 @@ and memory against the length of the sequence.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from multiprocessing import get_context
@@ -17,15 +16,18 @@ import numpy as np
 
 import kexue_native as kn
 
-WIDTH, DRAWS = 16, 20
+WIDTH, DRAWS, ROWS = 16, 60, 64
 FEATURES = (16, 32, 64, 128, 256, 512)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
-def attention_errors() -> dict[str, list[float]]:
-    """Root mean square error of the attention matrix, relative to its own, for each kind."""
+def attention_errors(spread: float) -> dict[str, list[float]]:
+    """Root mean square error of the attention matrix, relative to its own, for each kind.
+
+    Queries and keys are normal numbers with the standard deviation `spread`.
+    """
     rng = np.random.default_rng(0)
-    q, k = rng.standard_normal((2, 128, WIDTH))
+    q, k = spread * rng.standard_normal((2, ROWS, WIDTH))
     x, y = (z / WIDTH**0.25 for z in (q, k))
     exact = np.exp(x @ y.T)
     exact /= exact.sum(axis=-1, keepdims=True)
@@ -70,36 +72,48 @@ def costs(kind: str, n: int) -> tuple[float, float]:
             kn.favor_attention(q, k, v, w, out=out, causal=kind == "causal")
 
     out.fill(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     call()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    best = float("inf")
-    for _ in range(3):
+    grown = peak_memory(reset=False) - before
+    best, begin = float("inf"), time.perf_counter()
+    while time.perf_counter() - begin < 0.4:
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)
     return best, grown
 
 
+def peak_memory(reset: bool = True) -> float:
+    """Megabytes at the highest point since the last reset, on Linux."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
 def main(folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(figsize=(6, 4.2))
-    for name, errors in attention_errors().items():
-        axes.loglog(FEATURES, errors, marker="o", label=name)
-        print(name, [round(error, 3) for error in errors])
-    axes.set_xlabel("random features")
-    axes.set_ylabel("relative error of the attention matrix (rms)")
-    axes.set_title(f"Unit normal queries and keys, d = {WIDTH}")
-    axes.set_xticks(FEATURES, [str(m) for m in FEATURES])
-    axes.minorticks_off()
-    axes.legend()
-    axes.grid(alpha=0.3)
+    figure, both = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    for axes, spread in zip(both, (0.5, 1.0), strict=True):
+        for name, errors in attention_errors(spread).items():
+            axes.loglog(FEATURES, errors, marker="o", label=name)
+            print(spread, name, [round(error, 3) for error in errors])
+        axes.set_xlabel("random features")
+        axes.set_title(f"Normal queries and keys of spread {spread}, d = {WIDTH}")
+        axes.set_xticks(FEATURES, [str(m) for m in FEATURES])
+        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(ticker.FormatStrFormatter("%g"))
+        axes.tick_params(axis="y", which="minor", labelsize=7)
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.grid(alpha=0.3, which="both")
+    both[0].set_ylabel("relative error of the attention matrix (rms)")
+    both[0].legend()
     figure.tight_layout()
-    figure.savefig(folder / "attention-error.png", dpi=110)
+    figure.savefig(folder / "attention_error.png", dpi=90)
 
     names = {
         "plain": "exact, NumPy",
@@ -117,7 +131,7 @@ def main(folder: Path) -> None:
         seconds, megabytes = zip(*points, strict=True)
         print(label, [f"{1e3 * s:.2f} ms" for s in seconds], [f"{m:.1f} MB" for m in megabytes])
         left.loglog(lengths, [1e3 * s for s in seconds], marker="o", label=label)
-        right.loglog(lengths, [max(m, 0.1) for m in megabytes], marker="o", label=label)
+        right.loglog(lengths, [max(m, 0.01) for m in megabytes], marker="o", label=label)
     left.set_ylabel("ms")
     right.set_ylabel("MB beyond inputs and results")
     for axes in (left, right):
@@ -127,7 +141,7 @@ def main(folder: Path) -> None:
     left.set_title("One head of 64 numbers, float32, 2 threads")
     right.set_title("Memory")
     figure.tight_layout()
-    figure.savefig(folder / "attention-cost.png", dpi=110)
+    figure.savefig(folder / "attention_cost.png", dpi=90)
 
 
 if __name__ == "__main__":

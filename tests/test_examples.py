@@ -1,5 +1,6 @@
 """The programs in examples/ run, say what they promise and save their pictures."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -105,3 +106,21 @@ def test_digits_rates_example(tmp_path):
     (hedge,) = figures(lines[13], "hedge")
     assert hedge <= min(losses) + 2 / 898  # log 5 in all
     assert is_picture(tmp_path / "digits_rates.png")
+
+
+def test_attention_pictures_example():
+    """Its figures, of few draws; the timed part takes a minute."""
+    if not EXAMPLES.is_dir():
+        pytest.skip("examples/ is not beside the tests")
+    spec = importlib.util.spec_from_file_location("pictures", EXAMPLES / "attention_pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    pictures.DRAWS = 6
+    errors = pictures.attention_errors(0.5)
+    assert len(errors) == 5
+    for found in errors.values():
+        assert found[-1] < 0.25 and found[-1] < found[0] / 2
+    assert errors["SDERF"][-1] < errors["iid"][-1]
+    if Path("/proc/self/clear_refs").exists():
+        seconds, megabytes = pictures.costs("favor", 256)
+        assert 0 < seconds < 1 and megabytes >= 0
