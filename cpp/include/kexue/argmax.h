@@ -29,6 +29,7 @@ struct Memory {
   KX_FN V operator[](Full at) const { return (*this)[at.i]; }
   KX_FN V operator[](Part at) const { return (*this)[at.i]; }
   KX_FN void set(Full at, V value) const { set(at.i, value); }
+  KX_FN void set(Part at, V value) const { set(at.i, value); }
 #endif
   template <class Row>
   KX_FN Memory of(Row) const {
@@ -63,7 +64,9 @@ constexpr int nodes_at_once = 8;
 
 template <class V, class F>
 KX_FN void each(const RowTeam<V, double>& team, F f) {
-  for (index i = 0; i < team.n; i += lanes<V>) f(Full{i});
+  index i = 0;
+  for (; i + lanes<V> <= team.n; i += lanes<V>) f(Full{i});
+  if (i < team.n) f(Part{i, int(team.n - i)});
 }
 template <class V, class F>
 KX_FN auto product(const RowTeam<V, double>& team, F f) {

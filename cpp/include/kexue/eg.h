@@ -18,18 +18,6 @@ constexpr bool is_double = sizeof(T) == sizeof(double);
 template <class R>
 using DoubleOf = Pack<double, lanes<R>>;
 
-// Whether a condition holds in any lane.
-KX_FN bool any_of(bool condition) { return condition; }
-KX_FN bool any_of(int condition) { return condition != 0; }
-#if !defined(__CUDACC__)
-template <class M>
-KX_FN bool any_of(M condition) {
-  bool any = false;
-  for (unsigned i = 0; i < sizeof condition / sizeof condition[0]; ++i) any |= condition[i] != 0;
-  return any;
-}
-#endif
-
 // What weights are measured in: 1 / unit, for double of its mantissa, whose exponent is apart.
 template <class V>
 struct Unit {
@@ -223,8 +211,10 @@ KX_FN V downhill(V g, V direction) {
 // log w as far as the choice of a pivot needs it.
 template <class V>
 KX_FN V rough_log(V w) {
-  const Binary<V> b = split_binary(w);
-  return 0.6931471805599453 * (b.k + b.g);
+  using E = element_t<V>;
+  const auto tiny = w < splat<V>(Format<E>::smallest_normal);
+  const Binary<V> b = split_binary(select(tiny, V(w * E(0x1p30)), w));
+  return E(0.6931471805599453) * (select(tiny, V(b.k - 30), b.k) + b.g);
 }
 
 // -rate (g - least) with its rounding error, by halves, whose difference does not overflow.
@@ -262,13 +252,15 @@ struct EgRow {
   // what the weights differ by.
   template <class V>
   KX_FN static V key(V log_w, V g, V least, V rate) {
-    if constexpr (sizeof(T) == sizeof(float)) return log_w - rate * g;
-    return log_w - rate * select(g == least, V{}, V(g - least));
+    using E = element_t<V>;
+    if constexpr (sizeof(T) < sizeof(E)) return log_w - rate * g;
+    const V half = rate * (g * E(0.5) - least * E(0.5));
+    return log_w - select(g == least, V{}, V(half + half));
   }
   template <class Team, class F>
   KX_FN static auto least_of(const Team& team, F step) {
     using R = typename Team::Result;
-    if constexpr (sizeof(T) == sizeof(float)) return R{};
+    if constexpr (sizeof(T) < sizeof(element_t<typename Team::Value>)) return R{};
     return R(-team.max(step));
   }
   // Whether the second of two pivots leads, and the lesser one relative to the other.
@@ -302,6 +294,119 @@ struct EgRow {
   }
 };
 
+// e^a unit and e^-a unit for |a| < 600; those for narrow results are 2^-27 off at most. What double
+// holds of narrow results needs no unit against underflow.
+template <class T>
+constexpr int plain_raise = is_double<T> ? 128 : 0;
+template <class T>
+constexpr double plain_unit = is_double<T> ? 0x1p128 : 1;
+template <class V>
+struct PlainPowers {
+  V up, down;
+};
+template <class T, class V>
+KX_FN PlainPowers<V> plain_powers(Two<V> a) {
+  using F = Format<double>;
+  using B = bits_t<V>;
+  if constexpr (is_double<T>) {
+    const auto power = [](V x, V low) {
+      const Exponential<V> e = exp_reduce<double>(x, low);
+      return (1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded, plain_raise<T>);
+    };
+    return {power(a.hi, a.lo), power(V(-a.hi), V(-a.lo))};
+  } else {
+    const V rounded = a.hi * F::log2_e + F::round;
+    const V r = a.hi - (rounded - F::round) * 0.6931471805599453, r2 = r * r;
+    const V even = 1 + r2 * (0.5 + r2 * (0.041666176 + r2 * 0.0013952411));
+    const V odd = 1 + r2 * (0.16666509 + r2 * 0.00837);
+    const B k = bit_cast<B>(rounded) << F::mantissa_bits;
+    return {bit_cast<V>(B(bit_cast<B>(V(even + r * odd)) + k)),
+            bit_cast<V>(B(bit_cast<B>(V(even - r * odd)) - k))};
+  }
+}
+// -lr g with its rounding error.
+template <class T, class V>
+KX_FN Two<V> plain_exponent(V g, V step) {
+  if constexpr (is_double<T>) return two_product(step, g);
+  return {step * g, V{}};
+}
+template <class V>
+KX_FN auto in_range(Two<V> a) {
+  return (a.hi < splat<V>(600)) & (a.hi > splat<V>(-600));
+}
+// Terms w e^(-lr g) unit as they are, without a pivot; NaN where anything could be lost.
+template <class T, class V>
+KX_FN V plain_term(V w, V g, V step) {
+  const Two<V> a = plain_exponent<T>(g, step);
+  const V value = w * plain_powers<T>(a).up;
+  return select((w >= V{}) & in_range(a), value, splat<V>(not_a_number));
+}
+// Those of w and g, and of other and -g.
+template <class T, class V>
+KX_FN Pair<V> plain_terms(V w, V other, V g, V step) {
+  const Two<V> a = plain_exponent<T>(g, step);
+  const PlainPowers<V> power = plain_powers<T>(a);
+  const auto valid = (w >= V{}) & (other >= V{}) & in_range(a);
+  return {select(valid, V(w * power.up), splat<V>(not_a_number)), V(other * power.down)};
+}
+// Whether such terms of a row have lost nothing that its results could show.
+template <class T, class R>
+KX_FN auto suffices(R sum, R mass) {
+  using E = element_t<R>;
+  const E most = E(is_double<T> ? 0x1p200 : 0x1p100), less = E(is_double<T> ? 1 : 0x1p60);
+  return (sum > splat<R>(1 / most)) & (sum < splat<R>(most)) & (sum * less >= mass) &
+         (sum <= mass * most);
+}
+
+// How the terms of some rows are formed: as they are, or in `far` rows relative to a pivot.
+template <class T, class R>
+struct EgTerms {
+  R lr, far;  // 0, or 1
+  Pivot<R> pivot;
+
+  template <class V>
+  struct OfRow {
+    V step;
+    bool any;  // row is far
+    V far;
+    Unit<V> unit;
+    V least, rate, turn;
+
+    KX_FN V operator()(V w, V g) const {
+      const V value = plain_term<T>(w, g, step);
+      return any ? select(far > V{}, relative(w, g), value) : value;
+    }
+    KX_FN Pair<V> operator()(V w, V other, V g) const {
+      const Pair<V> values = plain_terms<T>(w, other, g, step);
+      return any ? Pair<V>{select(far > V{}, relative(w, g), values.first),
+                           select(far > V{}, relative(other, V(-g)), values.second)}
+                 : values;
+    }
+    KX_SELDOM V relative(V w, V g) const {
+      return EgRow<T>::template term<V>(w, downhill(g, turn), unit, least, rate);
+    }
+  };
+  template <class Row>
+  KX_FN auto of(Row row) const {
+    using V = typename Row::Value;
+    const V is_far = row(far);
+    return OfRow<V>{row(R(-lr)),
+                    any_of(is_far > V{}),
+                    is_far,
+                    row(EgRow<T>::unit_as(pivot.weight)),
+                    row(pivot.slope),
+                    row(R(abs(lr))),
+                    row(direction_of(lr))};
+  }
+  // What the sum of such terms is measured in.
+  KX_FN R unit() const { return select(far > R{}, splat<R>(1), splat<R>(plain_unit<T>)); }
+};
+template <class T, class R>
+KX_FN EgTerms<T, R> terms_of(R lr, R far, Pivot<R> pivot) {
+  const auto is_far = far > R{};
+  return {lr, far, {select(is_far, pivot.weight, splat<R>(1)), select(is_far, pivot.slope, R{})}};
+}
+
 // (1 - mix) m p_i / sum p + mix m / n, p_i = w_i e^(-lr g_i); with `keep` m = sum w.
 // (n),(n),(),()->(n)
 template <class T>
@@ -315,12 +420,12 @@ struct EgStep : EgRow<T> {
   template <class R>
   struct State {
     Pivot<R> pivot;
-    R sum, total, lr, mass;  // of terms, and of weights
+    R far, sum, total, lr, mass;  // sums of terms, and of weights
   };
   template <class R>
   struct Done {
-    Unit<R> unit;
-    R least, rate, direction, factor, floor;
+    EgTerms<T, R> terms;
+    R factor, floor;
   };
 
   template <class Team, class W, class G>
@@ -328,7 +433,31 @@ struct EgStep : EgRow<T> {
                     typename Team::Result mass) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const R rate = abs(lr), turn = direction_of(lr);
+    R total = R{};
+    if (keep) {
+      total = team.template sum<1>(
+          [&](auto row) { return [w = row(weights)](auto i) { return Sums<V, 1>{V(w[i])}; }; })[0];
+    }
+    const R size = keep ? total : mass, one = splat<R>(1);
+    const R sum = team.template sum<1>([&](auto row) {
+      return [=, w = row(weights), g = row(slopes), step = V(row(R(-lr)))](auto i) {
+        const V value = plain_term<T>(V(w[i]), V(g[i]), step);
+        row.keep(i, value);
+        return Sums<V, 1>{value};
+      };
+    })[0];
+    const R far = select(suffices<T>(sum, size), R{}, one);
+    State<R> state = {{one, R{}}, far, sum / splat<R>(plain_unit<T>), total, lr, mass};
+    if (team.any(far > R{})) relate(team, weights, slopes, state);
+    return state;
+  }
+  // Forms the terms again, those of far rows relative to a pivot.
+  template <class Team, class W, class G>
+  KX_FN void relate(const Team& team, W weights, G slopes,
+                    State<typename Team::Result>& state) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const R rate = abs(state.lr), turn = direction_of(state.lr);
     const V least_key = splat<V>(-infinity);
     const R least = Base::least_of(team, [&](auto row) {
       return [=, w = row(weights), g = row(slopes), turn = V(row(turn))](auto i) {
@@ -343,48 +472,52 @@ struct EgStep : EgRow<T> {
         return Top<V, 2>{select(own > V{}, key, least_key), {own, slope}};
       };
     });
-    const Pivot<R> pivot = {top.beside[0], top.beside[1]};
-    const Unit<R> unit = Base::template unit_as<R>(pivot.weight);
-    const auto sums = team.template sum<2>([&](auto row) {
-      return [=, w = row(weights), g = row(slopes), turn = V(row(turn)), rate = V(row(rate)),
-              least = V(row(pivot.slope)), unit = row(unit)](auto i) {
-        const V own = w[i], slope = downhill(V(g[i]), turn);
-        const V term = Base::template term<V>(own, slope, unit, least, rate);
-        row.keep(i, term);
+    const EgTerms<T, R> terms =
+        terms_of<T>(state.lr, state.far, Pivot<R>{top.beside[0], top.beside[1]});
+    const R sum = team.template sum<1>([&](auto row) {
+      return [=, w = row(weights), g = row(slopes), term = row(terms)](auto i) {
+        const V own = w[i], slope = g[i], value = term(own, slope);
+        row.keep(i, value);
         const auto valid = (own >= V{}) & (own < splat<V>(infinity)) & (slope == slope);
-        return Sums<V, 2>{select(valid, term, splat<V>(not_a_number)), own};
+        return Sums<V, 1>{select(valid, value, splat<V>(not_a_number))};
       };
-    });
-    return State<R>{pivot, sums[0], sums[1], lr, mass};
+    })[0];
+    state.pivot = terms.pivot;
+    state.sum = sum / terms.unit();
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     R lesser;
     const auto second = Base::leads(a.pivot, b.pivot, R(abs(a.lr)), lesser);
     const R sum = select(second, b.sum, a.sum) + lesser * select(second, a.sum, b.sum);
-    return {Base::chosen(second, a.pivot, b.pivot), sum, a.total + b.total, a.lr, a.mass};
+    return {Base::chosen(second, a.pivot, b.pivot),
+            maximum(a.far, b.far),
+            sum,
+            a.total + b.total,
+            a.lr,
+            a.mass};
   }
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R rate = abs(s.lr), mass = keep ? s.total : s.mass, nan = splat<R>(not_a_number);
     const auto sound = Base::is_sound(s.pivot, s.sum, rate, mass);
-    const R share = n > 1 ? R(mass * element_t<R>(1 - mix)) : mass;
-    R factor = select(sound & (s.sum > R{}), R(share / s.sum), nan);
+    const EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
+    const R share = mass * element_t<R>(1 - mix);
+    R factor = select(sound & (s.sum > R{}), R(share / (s.sum * terms.unit())), nan);
     if (keep) factor = select((s.total == R{}) & sound, R{}, factor);
-    const R floor = n > 1 ? R(mass * element_t<R>(mix) / element_t<R>(n)) : R{};
-    return {Base::unit_as(s.pivot.weight), s.pivot.slope, rate, direction_of(s.lr), factor, floor};
+    // A single weight is the mass, exactly.
+    if (n == 1) return {terms, R(factor * 0), mass};
+    return {terms, factor, R(mass * element_t<R>(mix) / element_t<R>(n))};
   }
   template <class R, class Row, class W, class G>
   KX_FN auto each(const Done<R>& done, Row row, W weights, G slopes, R, R) const {
     using V = typename Row::Value;
-    return [=, w = row(weights), g = row(slopes), turn = V(row(done.direction)),
-            rate = V(row(done.rate)), least = V(row(done.least)), unit = row(done.unit),
+    return [=, w = row(weights), g = row(slopes), term = row(done.terms),
             factor = V(row(done.factor)), floor = V(row(done.floor))](auto i) {
       if constexpr (Row::remembers) {
         return V(row.recall(i, 0) * factor + floor);
       } else {
-        const V own = w[i], slope = downhill(V(g[i]), turn);
-        return V(Base::template term<V>(own, slope, unit, least, rate) * factor + floor);
+        return V(term(V(w[i]), V(g[i])) * factor + floor);
       }
     };
   }
@@ -504,12 +637,12 @@ struct EgPmStep : EgRow<T> {
   template <class R>
   struct State {
     Pivot<R> pivot;
-    R sum, lr, mass;
+    R far, sum, lr, mass;
   };
   template <class R>
   struct Done {
-    Unit<R> unit;
-    R least, rate, direction, factor;
+    EgTerms<T, R> terms;
+    R factor;
   };
 
   template <class Team, class P, class M, class G>
@@ -517,8 +650,25 @@ struct EgPmStep : EgRow<T> {
                     typename Team::Result mass) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const R lr = scaled ? R(given * mass) : given;
-    const R rate = abs(lr), turn = direction_of(lr);
+    const R lr = scaled ? R(given * mass) : given, one = splat<R>(1);
+    const R sum = team.template sum<1>([&](auto row) {
+      return [=, p = row(plus), m = row(minus), g = row(slopes), step = V(row(R(-lr)))](auto i) {
+        const Pair<V> terms = plain_terms<T>(V(p[i]), V(m[i]), V(g[i]), step);
+        row.keep(i, terms.first, terms.second);
+        return Sums<V, 1>{V(terms.first + terms.second)};
+      };
+    })[0];
+    const R far = select(suffices<T>(sum, mass), R{}, one);
+    State<R> state = {{one, R{}}, far, sum / splat<R>(plain_unit<T>), lr, mass};
+    if (team.any(far > R{})) relate(team, plus, minus, slopes, state);
+    return state;
+  }
+  template <class Team, class P, class M, class G>
+  KX_FN void relate(const Team& team, P plus, M minus, G slopes,
+                    State<typename Team::Result>& state) const {
+    using V = typename Team::Value;
+    using R = typename Team::Result;
+    const R rate = abs(state.lr), turn = direction_of(state.lr);
     const V none = splat<V>(-infinity);
     const R least = Base::least_of(team, [&](auto row) {
       return [=, p = row(plus), m = row(minus), g = row(slopes), turn = V(row(turn))](auto i) {
@@ -537,51 +687,48 @@ struct EgPmStep : EgRow<T> {
         return best;
       };
     });
-    const Pivot<R> pivot = {top.beside[0], top.beside[1]};
-    const Unit<R> unit = Base::unit_as(pivot.weight);
-    const auto sums = team.template sum<1>([&](auto row) {
-      return [=, p = row(plus), m = row(minus), g = row(slopes), turn = V(row(turn)),
-              rate = V(row(rate)), least = V(row(pivot.slope)), unit = row(unit)](auto i) {
-        const V up = p[i], down = m[i], slope = downhill(V(g[i]), turn), all = splat<V>(infinity);
-        const V a = Base::template term<V>(up, slope, unit, least, rate);
-        const V b = Base::template term<V>(down, V(-slope), unit, least, rate);
+    const EgTerms<T, R> terms =
+        terms_of<T>(state.lr, state.far, Pivot<R>{top.beside[0], top.beside[1]});
+    const R sum = team.template sum<1>([&](auto row) {
+      return [=, p = row(plus), m = row(minus), g = row(slopes), term = row(terms)](auto i) {
+        const V up = p[i], down = m[i], slope = g[i], all = splat<V>(infinity);
+        const auto [a, b] = term(up, down, slope);
         row.keep(i, a, b);
         const auto valid =
             (up >= V{}) & (up < all) & (down >= V{}) & (down < all) & (slope == slope);
         return Sums<V, 1>{select(valid, V(a + b), splat<V>(not_a_number))};
       };
-    });
-    return State<R>{pivot, sums[0], lr, mass};
+    })[0];
+    state.pivot = terms.pivot;
+    state.sum = sum / terms.unit();
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     R lesser;
     const auto second = Base::leads(a.pivot, b.pivot, R(abs(a.lr)), lesser);
     const R sum = select(second, b.sum, a.sum) + lesser * select(second, a.sum, b.sum);
-    return {Base::chosen(second, a.pivot, b.pivot), sum, a.lr, a.mass};
+    return {Base::chosen(second, a.pivot, b.pivot), maximum(a.far, b.far), sum, a.lr, a.mass};
   }
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R rate = abs(s.lr), nan = splat<R>(not_a_number);
     const auto sound = Base::is_sound(s.pivot, s.sum, rate, s.mass) & (s.sum > R{});
-    const R factor = select(sound, R(s.mass / s.sum), nan);
-    return {Base::unit_as(s.pivot.weight), s.pivot.slope, rate, direction_of(s.lr), factor};
+    const EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
+    return {terms, select(sound, R(s.mass / (s.sum * terms.unit())), nan)};
   }
   template <class R, class Row, class P, class M, class G>
   KX_FN auto each(const Done<R>& done, Row row, P plus, M minus, G slopes, R, R) const {
     using V = typename Row::Value;
-    return [=, p = row(plus), m = row(minus), g = row(slopes), turn = V(row(done.direction)),
-            rate = V(row(done.rate)), least = V(row(done.least)), unit = row(done.unit),
+    return [=, p = row(plus), m = row(minus), g = row(slopes), term = row(done.terms),
             factor = V(row(done.factor))](auto i) {
       V a, b;
       if constexpr (Row::remembers) {
         a = row.recall(i, 0), b = row.recall(i, 1);
       } else {
-        const V slope = downhill(V(g[i]), turn);
-        a = Base::template term<V>(V(p[i]), slope, unit, least, rate);
-        b = Base::template term<V>(V(m[i]), V(-slope), unit, least, rate);
+        const Pair<V> pair = term(V(p[i]), V(m[i]), V(g[i]));
+        a = pair.first, b = pair.second;
       }
-      return Pair<V>{V(a * factor + 0.0), V(b * factor + 0.0)};
+      return Pair<V>{V(a * factor + V{}), V(b * factor + V{})};
     };
   }
 };

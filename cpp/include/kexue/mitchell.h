@@ -75,36 +75,6 @@ struct Cut {
 // The Lane of functors that take one number at a time.
 struct Single {};
 
-// Whether a condition holds in some lane.
-template <class M>
-KX_FN bool any(M mask) {
-  if constexpr (sizeof(M) < 16) {
-    return mask;
-  } else {
-#if !defined(__CUDACC__)
-#if defined(__AVX512F__)
-    if constexpr (sizeof(M) == 64) {
-      const __m512i m = bit_cast<__m512i>(mask);
-      return _mm512_test_epi64_mask(m, m) != 0;
-    }
-#endif
-#if defined(__AVX2__)
-    if constexpr (sizeof(M) == 32) {
-      const __m256i m = bit_cast<__m256i>(mask);
-      return !_mm256_testz_si256(m, m);
-    }
-#endif
-    const auto part = bit_cast<Pack<Word64, int(sizeof(M)) / 8>>(mask);
-    Word64 all = 0;
-    KX_UNROLL
-    for (int i = 0; i < int(sizeof(M)) / 8; ++i) all |= part[i];
-    return all != 0;
-#else
-    return mask;
-#endif
-  }
-}
-
 // f(lane number) for the lanes where a condition holds.
 template <class V, class M, class F>
 KX_FN V in_lanes(M mask, V value, F f) {
@@ -360,7 +330,7 @@ struct FloatMul {
     const V u = V(a & magnitude), w = V(b & magnitude);
     const V shift = splat<V>(In(options.offset - F::one));
     const V t = V(cut_words<F>(u, options.cut) + cut_words<F>(w, options.cut) + shift);
-    if (!any(irregular<F>(u) | irregular<F>(w) | irregular<F>(t))) return V(t | sign);
+    if (!any_of(irregular<F>(u) | irregular<F>(w) | irregular<F>(t))) return V(t | sign);
     return rare(a, b, t);
   }
 
@@ -400,7 +370,7 @@ struct FloatDiv {
     const V sign = V((a ^ b) & splat<V>(F::sign)), magnitude = splat<V>(F::magnitude);
     const V u = V(a & magnitude), w = V(b & magnitude);
     const V t = V(u - w + splat<V>(In(offset + F::one)));
-    if (!any(irregular<F>(u) | irregular<F>(w) | irregular<F>(t))) return V(t | sign);
+    if (!any_of(irregular<F>(u) | irregular<F>(w) | irregular<F>(t))) return V(t | sign);
     return rare(a, b, t);
   }
 
@@ -473,9 +443,9 @@ struct FloatPower {
     const V u = V(x & splat<V>(F::magnitude)), t = Op::template word<F>(u);
     const V sign = Op::keeps_sign ? V(x & splat<V>(F::sign)) : V{};
     if constexpr (Op::of_negative) {
-      if (!any(irregular<F>(u) | irregular<F>(t))) return V(t | sign);
+      if (!any_of(irregular<F>(u) | irregular<F>(t))) return V(t | sign);
     } else {
-      if (!any(irregular<F>(x))) return t;
+      if (!any_of(irregular<F>(x))) return t;
     }
     return rare(x, t);
   }
@@ -539,7 +509,7 @@ struct FloatPow {
     const V r = V(t | (x & splat<V>(p.odd ? F::sign : In(0))));
     // Without a factor all are outside; negative numbers are regular for integers p.
     const auto outside = V(u - splat<V>(low)) >= splat<V>(factor != 0 ? In(span + 1) : In(0));
-    if (!any(outside)) return r;
+    if (!any_of(outside)) return r;
     return in_lanes(outside, r, [&](int i) { return power_of<F>(In(lane(x, i)), p, flush); });
   }
 };

@@ -50,7 +50,7 @@ struct MulSlope {
     const V power = V(sum & splat<V>(In(~(F::least - 1))));  // may carry into the sign's place
     const V t = V(h + power - splat<V>(F::one));
     const auto odd = irregular<F>(h) | irregular<F>(u) | irregular<F>(w) | irregular<F>(t);
-    if (!any(odd)) return V(t | ((g ^ b) & sign));
+    if (!any_of(odd)) return V(t | ((g ^ b) & sign));
     return rare(g, a, b, t);
   }
 

@@ -249,6 +249,36 @@ KX_FN float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 #endif
 
+// Whether a condition holds in some lane.
+template <class M>
+KX_FN bool any_of(M mask) {
+  if constexpr (sizeof(M) < 16) {
+    return mask;
+  } else {
+#if !defined(__CUDACC__)
+#if defined(__AVX512F__)
+    if constexpr (sizeof(M) == 64) {
+      const __m512i m = bit_cast<__m512i>(mask);
+      return _mm512_test_epi64_mask(m, m) != 0;
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(M) == 32) {
+      const __m256i m = bit_cast<__m256i>(mask);
+      return !_mm256_testz_si256(m, m);
+    }
+#endif
+    const auto part = bit_cast<Pack<unsigned long long, int(sizeof(M)) / 8>>(mask);
+    unsigned long long all = 0;
+    KX_UNROLL
+    for (int i = 0; i < int(sizeof(M)) / 8; ++i) all |= part[i];
+    return all != 0;
+#else
+    return mask;
+#endif
+  }
+}
+
 // What S is to one lane of its own, to a lane of V: bits to its bits, a number to its number.
 template <bool bits, class V>
 struct LikeType {

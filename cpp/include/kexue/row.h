@@ -154,6 +154,10 @@ template <class T, class V, bool looks_ahead>
 struct RowView {
   const char* data;
   index ahead;
+  template <class Row>
+  KX_FN RowView of(Row) const {
+    return *this;
+  }
   KX_FN V operator[](Full at) const {
     const char* from = data + at.i * index(sizeof(T));
     if constexpr (looks_ahead) __builtin_prefetch(from + ahead, 0, 2);

@@ -23,15 +23,13 @@ struct Threshold {
 };
 // tau by Newton's method from below on sum max(x - tau, 0) = mass: the mean of what is above the
 // last tau, less its share of the mass. With each step the excess or the number of entries above
-// halves, so some 50 suffice at worst.
-template <class Team, class X>
-KX_FN auto simplex_threshold(const Team& team, X values, typename Team::Result mass) {
+// halves, so some 50 suffice at worst. Rows that are not `open` have theirs.
+template <class Team, class X, class M>
+KX_FN void raise_threshold(const Team& team, X values, typename Team::Result mass, M open,
+                           Threshold<typename Team::Result>& found) {
   using V = typename Team::Value;
   using R = typename Team::Result;
-  const R all = splat<R>(infinity), nan = splat<R>(not_a_number);
-  Threshold<R> found;
-  found.top = team.max([&](auto row) { return [v = row(values)](auto i) { return V(v[i]); }; });
-  found.tau = -mass;
+  const R nan = splat<R>(not_a_number);
   for (bool first = true;; first = false) {
     const auto s = team.template sum<2>([&](auto row) {
       return [v = row(values), top = V(row(found.top)), tau = V(row(found.tau))](auto i) {
@@ -40,15 +38,62 @@ KX_FN auto simplex_threshold(const Team& team, X values, typename Team::Result m
         return Sums<V, 2>{select(x > tau, x, other), select(x > tau, splat<V>(1), V{})};
       };
     });
-    if (first) {
-      const auto sound = (s[0] == s[0]) & (found.top > -all) & (mass >= R{}) & (mass < all);
-      found.undefined = select(sound, R{}, nan);
-    }
+    if (first) found.undefined = select(open & (s[0] != s[0]), nan, found.undefined);
     const R next = (s[0] - mass) / s[1];
-    const auto moves = next > found.tau;
-    if (!any_of(moves)) return found;
+    const auto moves = open & (next > found.tau);
+    if (!any_of(moves)) return;
     found.tau = select(moves, next, found.tau);
   }
+}
+#if !defined(__CUDACC__)
+// Entries above -mass are all that matter. Where a row has few of them, they are looked through
+// instead of the row. Returns which rows have more.
+template <class V, class R, class X>
+KX_FN R few_above(const RowTeam<V, R>& team, X values, R mass, Threshold<R>& found) {
+  constexpr int room = 1024;
+  using Team = RowTeam<V, R>;
+  using E = element_t<R>;
+  double few[room + lanes<V>];
+  E more[Team::most_rows] = {}, tau[Team::most_rows] = {}, undefined[Team::most_rows] = {};
+  for (int j = 0; j < team.rows; ++j) {
+    const auto below_top = [&](auto row) {
+      return [v = row(values), top = V(row(found.top))](auto i) {
+        return Threshold<V>::below(V(v[i]), top);
+      };
+    };
+    const E own = lane(mass, j);
+    const int count = team.above(j, -own, below_top, few, room);
+    more[j] = count < 0;
+    if (count < 0) continue;
+    Threshold<R> of_few = {R{}, splat<R>(-own), R{}};
+    const auto list = RowView<double, V, false>{reinterpret_cast<const char*>(few), 0};
+    raise_threshold(Team{count, 1}, list, splat<R>(own), R{} == R{}, of_few);
+    tau[j] = lane(of_few.tau, 0), undefined[j] = lane(of_few.undefined, 0);
+  }
+  const R open = load<R>(more);
+  found.tau = select(open > R{}, found.tau, load<R>(tau));
+  found.undefined = found.undefined + load<R>(undefined);
+  return open;
+}
+#endif
+template <class Team, class X, class R>
+KX_FN R few_above(const Team&, X, R, Threshold<R>&) {
+  return splat<R>(1);
+}
+
+template <class Team, class X>
+KX_FN auto simplex_threshold(const Team& team, X values, typename Team::Result mass) {
+  using V = typename Team::Value;
+  using R = typename Team::Result;
+  const R all = splat<R>(infinity), nan = splat<R>(not_a_number);
+  Threshold<R> found;
+  found.top = team.max([&](auto row) { return [v = row(values)](auto i) { return V(v[i]); }; });
+  found.tau = -mass;
+  const auto sound = (found.top > -all) & (mass >= R{}) & (mass < all);
+  found.undefined = select(sound, R{}, nan);
+  const R open = few_above(team, values, mass, found);
+  if (team.any(open > R{})) raise_threshold(team, values, mass, open > R{}, found);
+  return found;
 }
 
 // (n),()->(n), for rows that a team has before it as a whole

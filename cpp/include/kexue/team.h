@@ -68,6 +68,11 @@ struct LaneTeam {
   V* kept = nullptr;
   index pitch = 0;
 
+  // Whether a condition holds for some row.
+  template <class M>
+  KX_FN bool any(M condition) const {
+    return any_of(condition);
+  }
   template <class F>
   KX_FN R max(F f) const {
     const auto step = f(LaneRow<V>{});
@@ -143,6 +148,7 @@ template <class V, class R>
 struct RowTeam {
   using Value = V;
   using Result = R;
+  using Element = element_t<V>;
   static constexpr int width = lanes<V>, most_rows = lanes<R>;
   index n;
   int rows;
@@ -150,11 +156,46 @@ struct RowTeam {
   index pitch = 0;               // next row's; each a register longer than the row
   int parts = 0;
 
+  template <class M>
+  KX_FN bool any(M condition) const {
+    if constexpr (most_rows == 1) {
+      return condition;
+    } else {
+      bool found = false;
+      for (int j = 0; j < rows; ++j) found |= condition[j] != 0;
+      return found;
+    }
+  }
   template <class F>
   KX_FN R max(F f) const {
     PerRow per_row(-infinity);
     for (int j = 0; j < rows; ++j) per_row.value[j] = row_max(f(RowOf<V>{j}));
     return per_row.all();
+  }
+  // The values of row j that are above a bound or NaN, if there is room for them: how many, or -1.
+  template <class F>
+  KX_FN int above(int j, double bound, F f, Element* to, int room) const {
+    const auto step = f(RowOf<V>{j});
+    const V low = splat<V>(bound);
+    int count = 0;
+    const auto append = [&](V x, int live) {
+      if (!any_of(!(x <= low))) return true;
+      if (count > room - width) return false;
+      for (int l = 0; l < live; ++l) {
+        to[count] = lane(x, l);
+        count += !(lane(x, l) <= Element(bound));
+      }
+      return true;
+    };
+    index i = 0;
+    for (; i + width <= n; i += width) {
+      if (!append(step(Full{i}), width)) return -1;
+    }
+    if (i < n) {
+      const Part at = {i, int(n - i)};
+      if (!append(step(at), at.count)) return -1;
+    }
+    return count;
   }
   template <int K, class F>
   KX_FN Top<R, K> top(F f) const {
@@ -186,7 +227,6 @@ struct RowTeam {
   }
 
  private:
-  using Element = element_t<V>;
   using E = element_t<R>;
   using Wide = Pack<E, width* int(sizeof(Element)) / int(sizeof(E))>;
 

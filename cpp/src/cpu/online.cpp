@@ -47,7 +47,18 @@ class OnlineEngine : public CpuEngine {
     const auto at = [&](const Operand& op, int j, index i) {
       return op.data + offset(op, call_, r0 + (j < count ? j : 0)) + i * op.step;
     };
+    // Several sequences of one matrix share what they read.
+    const auto shared = [&](const Operand& op) {
+      return at(op, 0, 0) == at(op, count - 1, 0) && (call_.dims < 2 || count == 1);
+    };
     const auto read = [&](const Operand& op, index begin, const Held<V>& to, index size) {
+      if (shared(op)) {
+        const char* from = at(op, 0, begin);
+        for (index i = 0; i < size; ++i) {
+          to.set(i, splat<V>(double(load_wide<S, T>(from + i * op.step))));
+        }
+        return;
+      }
       for (int j = 0; j < width; ++j) {  // lanes without a sequence repeat the first
         const char* from = at(op, j, begin);
         for (index i = 0; i < size; ++i) {
@@ -56,9 +67,22 @@ class OnlineEngine : public CpuEngine {
       }
     };
     const auto write = [&](const Operand& op, index begin, const Held<V>& from, index size) {
+      index done = 0;
+      if constexpr (sizeof(S) == sizeof(T) && width % square<T> == 0) {
+        const bool even = call_.dims == 1 && count == width && op.step == index(sizeof(S));
+        for (; even && done + square<T> <= size; done += square<T>) {
+          T some[square<T> * width];
+          for (int k = 0; k < square<T>; ++k) {
+            store(some + k * width, convert<Pack<T, width>>(from[done + k]));
+          }
+          for (int j = 0; j < width; j += square<T>) {
+            transpose<T>(some + j, width * index(sizeof(T)), at(op, j, begin + done), op.stride[0]);
+          }
+        }
+      }
       for (int j = 0; j < count; ++j) {
         char* to = at(op, j, begin);
-        for (index i = 0; i < size; ++i) {
+        for (index i = done; i < size; ++i) {
           store_wide<S>(to + i * op.step, T(from.data[i * width + j]));
         }
       }

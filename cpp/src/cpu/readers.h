@@ -23,6 +23,17 @@ inline index offset(const Operand& op, const Call& call, index row) {
   return at;
 }
 
+// f(j, offset) for row r0 + j, of `count` rows.
+template <class F>
+KX_FN void each_offset(const Operand& op, const Call& call, index r0, int count, F f) {
+  const index run = call.dims > 0 ? call.shape[call.dims - 1] : 1;
+  const index stride = call.dims > 0 ? op.stride[call.dims - 1] : 0;
+  for (index j = 0, left = run - r0 % run; j < count; left = run) {
+    index at = offset(op, call, r0 + j);
+    for (; left > 0 && j < count; --left, ++j, at += stride) f(int(j), at);
+  }
+}
+
 // Elements as they are computed with, copied together from anywhere: a tile, bytes[i * tile_rows +
 // lane] = element i0 + i of row r0 + lane, or stretches of rows.
 template <class T>
@@ -124,7 +135,7 @@ struct Places {
 
   KX_NOINLINE void go(index r0, int rows) {
     count = rows;
-    for (int j = 0; j < rows; ++j) row[j] = op.data + offset(op, call, r0 + j);
+    each_offset(op, call, r0, rows, [&](int j, index at) { row[j] = op.data + at; });
   }
   // Whether rows can be read as they lie there.
   template <class T>
@@ -211,10 +222,10 @@ struct Reader<PerRow<E>, V, R> {
  private:
   KX_NOINLINE void load_values(index r0, int count, int room) {
     dispatch<E>(call.dtype, [&](auto stored) {
-      for (int j = 0; j < room; ++j) {
-        const char* from = op.data + offset(op, call, r0 + (j < count ? j : 0));
-        values[j] = load_wide<decltype(stored), E>(from);
-      }
+      each_offset(op, call, r0, count, [&](int j, index at) {
+        values[j] = load_wide<decltype(stored), E>(op.data + at);
+      });
+      for (int j = count; j < room; ++j) values[j] = values[0];
     });
   }
 };

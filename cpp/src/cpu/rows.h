@@ -397,10 +397,13 @@ class ByRows final : public Worker {
   void written(const Done& done, index i, int len) {
     index at[Kernel::most_rows][2];
     const Operand* const to[] = {kernel_.outputs.vector, kernel_.outputs.second};
-    for (int j = 0; j < count_; ++j) {
-      for (int k = 0; k < 2; ++k) {
-        at[j][k] = to[k] ? offset(*to[k], kernel_.call, r0_ + j) + i * to[k]->step : 0;
+    for (int k = 0; k < 2; ++k) {
+      if (to[k] == nullptr) {
+        for (int j = 0; j < count_; ++j) at[j][k] = 0;
+        continue;
       }
+      each_offset(*to[k], kernel_.call, r0_, count_,
+                  [&](int j, index offset) { at[j][k] = offset + i * to[k]->step; });
     }
     in_.with_blocks(i, len, [&](auto... x) {
       write_block<keeps, recalls>(kernel_.fn, done, sink_, at, count_, len, keep_, x...);
@@ -539,6 +542,17 @@ inline bool goes_by_lanes(const Call& call, const Operand& x) {
   return size(stride) < size(x.step) && size(stride) > 0;
 }
 
+// Whether results take the place of what was read: its lines are in the cache then.
+template <class T>
+bool replaces(const Outputs<T, T>&, ...) {
+  return false;
+}
+template <class T, class In, class = decltype(void(declval<const In&>().op))>
+bool replaces(const Outputs<T, T>& to, const In& in) {
+  const auto same = [&](const Operand* result) { return result && result->data == in.op.data; };
+  return same(to.vector) || same(to.second);
+}
+
 // Runs row functions for one call.
 class CpuEngine {
  public:
@@ -554,7 +568,8 @@ class CpuEngine {
   }
   template <class T, class Fn, class First, class... In>
   long long transform(const Fn& fn, Outputs<T, T> to, First first, In... in) {
-    const bool streams = call_.rows * call_.n * index(sizeof(T)) >= stream_bytes;
+    const bool streams = call_.rows * call_.n * index(sizeof(T)) >= stream_bytes &&
+                         !(replaces(to, first) || ... || replaces(to, in));
     return run(RowKernel<Fn, T, T, true>{fn, call_, to, streams}, first, in...);
   }
 

@@ -100,6 +100,7 @@ struct BlockTeam {
     return mine;
   }
 
+  KX_FN bool any(bool condition) const { return condition; }
   template <class F>
   KX_FN R max(F f) const {
     const auto step = f(LaneRow<V>{});

@@ -79,7 +79,7 @@ def hedge(
     xp = namespace(x)
     first = xp.zeros((*x.shape[:-2], 1, x.shape[-1]), x.dtype)
     rate = lr if isinstance(lr, (bool, int, float)) else as_array(name, "lr", lr)[..., None, None]
-    start = 1.0 if w0 is None else as_array(name, "w0", w0)[..., None, :]
+    start = xp.ones(x.shape[-1], x.dtype) if w0 is None else as_array(name, "w0", w0)[..., None, :]
     call = normalise(
         name,
         "(n),(n),(n)->data(n)",
