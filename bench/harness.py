@@ -249,7 +249,8 @@ def print_tables(peers_name: str, description: str) -> None:
         print(f"\n### {problem.name}, {options.threads} threads\n")
         print("| | ms | best peer / this |\n|---|---:|---:|")
         for name, seconds in sorted(times.items(), key=lambda item: item[1]):
-            print(f"| {name} | {1e3 * seconds:.3f} | {min(rivals) / seconds:.2f} |")
+            best = f"{min(rivals) / seconds:.2f}" if rivals else ""
+            print(f"| {name} | {1e3 * seconds:.3f} | {best} |")
         for name, reason in wrong.items():
             print(f"| {name} | {reason} | |")
         sys.stdout.flush()

@@ -22,13 +22,19 @@ BIAS = {"float64": 1023, "float32": 127, "float16": 15, "bfloat16": 127}
 PEERS = ("numpy", "numba", "jax", "torch")
 
 
+MATRICES = ((512, 512, 512), (1024, 256, 1024))  # rows, products of a sum, columns
+
+
 class Problem(NamedTuple):
     function: str
     dtype: str
     elements: int
+    sizes: tuple[int, ...] = ()  # of matrices
 
     @property
     def name(self) -> str:
+        if self.sizes:
+            return f"mitchell_{self.function} {self.dtype} {'x'.join(map(str, self.sizes))}"
         return f"mitchell_{self.function} {self.dtype} {self.elements:.0e}".replace("+0", "")
 
     @property
@@ -49,6 +55,8 @@ def problems(quick: bool) -> list[Problem]:
     found += [Problem("div", d, n) for d in ("float32", "float16", "uint8", "int32")]
     found += [Problem(f, d, n) for f in ("log2", "exp2") for d in FLOATS]
     found += [Problem(f, "float32", n) for f in ("square", "sqrt", "rsqrt", "reciprocal")]
+    sizes = ((24, 20, 28),) if quick else MATRICES
+    found += [Problem("matmul", "float32", s[0] * s[2], s) for s in sizes]
     return found
 
 
@@ -57,6 +65,10 @@ def data(problem: Problem) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(7991)
     dtype = numpy_dtype(problem.dtype)
     made = []
+    if problem.sizes:
+        rows, depth, columns = problem.sizes
+        shapes = (rows, depth), (depth, columns)
+        return tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
     for _ in range(1 + problem.binary):
         if dtype.kind in "iu":
             top = min(2 ** (8 * dtype.itemsize - (dtype.kind == "i")), 2**62)
@@ -73,6 +85,8 @@ def data(problem: Problem) -> tuple[np.ndarray, ...]:
 
 def competitors(problem: Problem) -> list[str]:
     names = ["kn out=", "kn"]
+    if problem.function == "matmul":
+        return [*names, "exact numpy out=", "numba bit trick"]
     if problem.function == "mul":
         names.append("exact numpy out=")
     return [*names, *(f"{peer} bit trick" for peer in PEERS)]
@@ -86,8 +100,11 @@ def prepare(problem: Problem, competitor: str, threads: int) -> Call:
         function = getattr(kn, f"mitchell_{problem.function}")
         if competitor == "kn":
             return lambda: function(*arrays)
-        out = np.empty(problem.elements, problem.out_dtype)
+        out = np.empty(problem.sizes[::2] or problem.elements, problem.out_dtype)
         return lambda: function(*arrays, out=out)
+    if competitor.startswith("exact") and problem.sizes:
+        out = np.empty(problem.sizes[::2], problem.out_dtype)
+        return lambda: np.matmul(*arrays, out=out)
     if competitor.startswith("exact"):
         out = np.empty(problem.elements, problem.out_dtype)
         return lambda: np.multiply(*arrays, out=out, dtype=out.dtype)
@@ -97,6 +114,11 @@ def prepare(problem: Problem, competitor: str, threads: int) -> Call:
 
 
 def check(problem: Problem, result: Any) -> None:
+    if problem.sizes:
+        want = kn.mitchell_matmul(*data(problem), acc_dtype="float64")
+        error = np.abs(np.asarray(result) - want).max() / np.abs(want).max()
+        assert error <= 1e-5, f"off by {error:.1e} of the largest"
+        return
     some = slice(0, 10_000)
     got = np.asarray(result)[some]
     parts = [a[some] for a in data(problem)]
@@ -122,6 +144,29 @@ def formula(problem: Problem, xp: Any, x: Any, y: Any, one: Any) -> Any:
 
 def _word(problem: Problem) -> np.dtype[Any]:
     return np.dtype(f"i{numpy_dtype(problem.dtype).itemsize}")
+
+
+def jax_integers(problem: Problem, arrays: Any) -> Call:
+    """2^(k + l) (1 + x + y) or, from x + y = 1 on, 2^(k + l + 1) (x + y), by leading zeros."""
+    jax = load("jax")
+    jax.config.update("jax_enable_x64", True)
+    jnp, dtype = jax.numpy, numpy_dtype(problem.dtype)
+    if problem.function != "mul" or dtype.itemsize > 4:
+        raise Unavailable("no bit trick of JAX for these integers")
+    wide = problem.out_dtype
+    top = wide.type(8 * wide.itemsize - 1)
+
+    def f(a: Any, b: Any) -> Any:
+        u, w = (jnp.abs(v.astype(wide)) for v in (a, b))
+        k, m = (top - jax.lax.clz(v) for v in (u, w))
+        s, one = (u << m) + (w << k), wide.type(1) << (k + m)
+        p = jnp.where(s >= 3 * one, 2 * s - 4 * one, s - one)
+        p = jnp.where((u == 0) | (w == 0), wide.type(0), p)
+        return jnp.where((a < 0) ^ (b < 0), -p, p) if dtype.kind == "i" else p
+
+    compiled = jax.jit(f)
+    device = [jnp.asarray(a) for a in arrays]
+    return lambda: compiled(*device).block_until_ready()
 
 
 def _only_floats(problem: Problem, library: str) -> None:
@@ -158,7 +203,7 @@ def numba_trick(problem: Problem, arrays: Any, threads: int) -> Call:
     numba = load("numba")
     numba.set_num_threads(threads)
     word, dtype = _word(problem), numpy_dtype(problem.dtype)
-    out = np.empty(problem.elements, problem.out_dtype)
+    out = np.empty(problem.sizes[::2] or problem.elements, problem.out_dtype)
     kernel, real = mitchell_numba.kernel(problem.function, problem.dtype)
     if kernel is None:
         raise Unavailable("not written for this type")
@@ -166,7 +211,7 @@ def numba_trick(problem: Problem, arrays: Any, threads: int) -> Call:
         to = out
         ins = arrays
     else:
-        to = out.view(real or word)
+        to = out if problem.sizes else out.view(real or word)
         ins = [a.view(real or word) for a in arrays]
     kernel(*ins, to)
 
@@ -178,6 +223,8 @@ def numba_trick(problem: Problem, arrays: Any, threads: int) -> Call:
 
 
 def jax_trick(problem: Problem, arrays: Any, threads: int) -> Call:
+    if problem.dtype in INTEGERS:
+        return jax_integers(problem, arrays)
     _only_floats(problem, "JAX")
     jax = load("jax")
     jax.config.update("jax_enable_x64", True)

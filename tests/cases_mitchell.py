@@ -179,3 +179,33 @@ def equal_bits(got, want):
         with np.errstate(invalid="ignore"):
             equal |= (got != got) & (want != want)
     return equal
+
+
+class Hostile:
+    """A form of call as fuzz.py draws it. Results have equal bits; types are those of the call."""
+
+    mask = keepdims = False
+    outputs = ("n",)
+    in_bits = True
+    errors = (OverflowError,)  # of sums of integers
+
+    def __init__(self, call, axis=False):
+        self.id = self.function = call.function
+        self.call, self.fixed, self.elementwise = call, call.options, not axis
+        known = SIGNATURES[call.function].partition("*")[2].split()
+        self.variants = tuple({o.partition("=")[0]: None} for o in known if o != "axis=-1")
+        self.outputs = ("",) if axis else ("n",)
+        self.public = getattr(kn, call.function)
+
+    def make(self, rng, shape, dtype, mask=False):
+        kinds = [d for d in self.call.types if d in FLOATS] or list(self.call.types)
+        name = dtype.name if dtype.name in kinds else kinds[int(rng.integers(len(kinds)))]
+        size = int(np.prod(shape))
+        made = [x.reshape(shape) for x in arguments(rng, self.call, name, size)]
+        return dict(zip(("a", "b") if len(made) == 2 else ("x",), made, strict=True))
+
+
+HOSTILE = (
+    *map(Hostile, ELEMENTWISE),
+    *(Hostile(Call("mitchell_dot", 2, o), axis=True) for o in PRODUCTS[:6]),
+)

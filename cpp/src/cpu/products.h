@@ -38,35 +38,72 @@ struct Panels {
   static constexpr int height = tile_height;
   static constexpr int width = tile_registers * lanes<V>;
 
-  // Fills rows [0, count) of a panel of `size`, words load(row, k); missing rows are zeros.
+  // Fills a panel of `size` rows with words load(row, k), or copies where they lie side by side;
+  // missing rows repeat the first.
   template <int size, class Load>
-  static PanelFacts prepare(Word* words, Word* kept, index depth, int count, Word bias, Cut cut,
-                            bool flush, const Load& load) {
-    PanelFacts facts;
-    Word least = F::magnitude, most = 0;
-    for (index k = 0; k < depth; ++k) {
-      for (int i = 0; i < size; ++i) {
-        const Word word = i < count ? load(i, k) : Word(0);
-        Word u = word & F::magnitude;
-        u = flush && u < F::least ? Word(0) : u;
-        const bool zero = u == 0;
-        u = zero ? u
-                 : Word((u & cut.template keep<Word, F::fraction>()) |
-                        cut.template added<Word, F::fraction>());
-        least = !zero && u < least ? u : least;
-        most = u > most ? u : most;
-        words[k * size + i] = Word(u | (word & F::sign));
-        kept[k * size + i] = zero ? Word(0) : Word(~Word(0));
-        facts.zeros |= zero && i < count;
+  static void fill(Word* words, index depth, int count, const char* beside, index step,
+                   const Load& load) {
+    if (beside && count == size) {
+      for (index k = 0; k < depth; ++k) {
+        __builtin_memcpy(words + k * size, beside + k * step, size * sizeof(Word));
       }
+      return;
     }
-    facts.least = most == 0 ? static_cast<long long>(F::one) : static_cast<long long>(least);
-    facts.most = most == 0 ? static_cast<long long>(F::one) : static_cast<long long>(most);
-    facts.ordinary = facts.least >= static_cast<long long>(F::least) && most < F::infinity;
-    const Word instead = Word(facts.most);  // of a zero: a product with it is ordinary
-    for (index j = 0; j < depth * size; ++j) {
-      words[j] = Word((kept[j] ? words[j] : instead) - bias);
+    for (int i = 0; i < size; ++i) {
+      for (index k = 0; k < depth; ++k) words[k * size + i] = load(i < count ? i : 0, k);
     }
+  }
+  template <class U>
+  struct Scan {
+    U least, most, gone;
+    // Cuts words, and tells in `kept` which are not 0.
+    void take(Word* words, Word* kept, Word keeps, Word cut, Word added, bool flush) {
+      const U word = load<U>(words), none = U{};
+      U u = word & splat<U>(Word(F::magnitude));
+      u = flush ? select(u < splat<U>(Word(F::least)), none, u) : u;
+      const auto zero = u == none;
+      u = select(zero, u, U((u & splat<U>(cut)) | splat<U>(added)));
+      least = minimum(select(zero, least, u), least);
+      most = maximum(u, most);
+      gone = gone | select(zero, splat<U>(Word(1)), none);
+      store(words, U(u | (word & splat<U>(Word(F::sign)))));
+      store(kept, select(zero, none, splat<U>(keeps)));
+    }
+  };
+  // Prepares `size` words of a panel; `kept` has `keeps` for those that are not 0.
+  static PanelFacts prepare(Word* words, Word* kept, Word keeps, index size, Word bias, Cut cut,
+                            bool flush) {
+    constexpr int width = lanes<B>;
+    const Word masked = cut.template keep<Word, F::fraction>();
+    const Word added = cut.template added<Word, F::fraction>();
+    Scan<B> scan = {splat<B>(Word(F::magnitude)), B{}, B{}};
+    Scan<Word> rest = {Word(F::magnitude), 0, 0};
+    index j = 0;
+    for (; j + width <= size; j += width) {
+      scan.take(words + j, kept + j, keeps, masked, added, flush);
+    }
+    for (; j < size; ++j) rest.take(words + j, kept + j, keeps, masked, added, flush);
+    for (int l = 0; l < width; ++l) {
+      rest.least = minimum(rest.least, Word(scan.least[l]));
+      rest.most = maximum(rest.most, Word(scan.most[l]));
+      rest.gone |= Word(scan.gone[l]);
+    }
+    const bool nothing = rest.most == 0;
+    PanelFacts facts;
+    facts.least = static_cast<long long>(nothing ? Word(F::one) : rest.least);
+    facts.most = static_cast<long long>(nothing ? Word(F::one) : rest.most);
+    facts.zeros = rest.gone != 0;
+    facts.ordinary = facts.least >= static_cast<long long>(F::least) &&
+                     facts.most < static_cast<long long>(F::infinity);
+    // Instead of a zero: a product with it is ordinary.
+    const auto set = [&](auto instead, Word* to, const Word* found) {
+      using U = decltype(instead);
+      const U word = select(load<U>(found) == U{}, instead, load<U>(to));
+      store(to, U(word - splat<U>(bias)));
+    };
+    const Word instead = Word(facts.most);
+    for (j = 0; j + width <= size; j += width) set(splat<B>(instead), words + j, kept + j);
+    for (; j < size; ++j) set(instead, words + j, kept + j);
     return facts;
   }
 
@@ -122,7 +159,7 @@ class ProductEngine {
     const auto alone = [&](const char* a, const char* b, char* to) {
       put(to, scalar_product<F, Acc>(a, b, o));
     };
-    return sums<T, T>(o, load_word, put, alone);
+    return sums<T, T, __is_same(F, Acc)>(o, load_word, put, alone);
   }
 
   template <class N>
@@ -153,7 +190,7 @@ class ProductEngine {
       // With an offset products are rounded to integers; cut fractions may gain half a unit.
       ProductOptions plain = o;
       if (o.offset != 0 || o.cut.bits >= 0) plain.iterations = 1;
-      return sums<T, Word64>(plain, load_word, put, alone);
+      return sums<T, Word64, false>(plain, load_word, put, alone);
     } else {
       return one_by_one(alone);
     }
@@ -249,19 +286,20 @@ class ProductEngine {
   }
 
   // Sum: T, or Word64 where partial sums of integers are exact in T.
-  template <class T, class Sum, class Load, class Put, class Alone>
+  // as_they_are: words of memory are those of T.
+  template <class T, class Sum, bool as_they_are, class Load, class Put, class Alone>
   long long sums(const ProductOptions& o, const Load& load_word, const Put& put,
                  const Alone& alone) const {
     const bool iterates = o.iterations > 0 || o.ilm;
     if (iterates || plan_.m < 8 || plan_.n < 2 || plan_.k == 0) return one_by_one(alone);
     bool enough = true;
     each_matrix([&](const char* a, const char* b, char* out) {
-      enough = enough && matrix<T, Sum>(o, load_word, put, alone, a, b, out);
+      enough = enough && matrix<T, Sum, as_they_are>(o, load_word, put, alone, a, b, out);
     });
     return enough ? 0 : -1;
   }
 
-  template <class T, class Sum, class Load, class Put, class Alone>
+  template <class T, class Sum, bool as_they_are, class Load, class Put, class Alone>
   bool matrix(const ProductOptions& o, const Load& load_word, const Put& put, const Alone& alone,
               const char* a, const char* b, char* out) const {
     using P = Panels<T>;
@@ -286,19 +324,21 @@ class ProductEngine {
         const char* from = a + first * plan_.a_row;
         Word *words = a_panels + first * depth, *kept = a_kept + first * depth;
         const int count = plan_.n - first < height ? int(plan_.n - first) : height;
-        facts[p] = P::template prepare<height>(
-            words, kept, depth, count, 0, o.cut, o.flush,
-            [&](int i, index k) { return load_word(from + i * plan_.a_row + k * x->step); });
-        for (index j = 0; j < depth * height; ++j) {
-          kept[j] = bit_cast<Word>(kept[j] ? T(1) : T(0));
-        }
+        P::template fill<height>(words, depth, count, nullptr, 0, [&](int i, index k) {
+          return load_word(from + i * plan_.a_row + k * x->step);
+        });
+        facts[p] = P::prepare(words, kept, bit_cast<Word>(T(1)), depth * height, 0, o.cut, o.flush);
       } else {
         const index first = (p - rows) * width;
         const char* from = b + first * plan_.b_row;
         const int count = plan_.m - first < width ? int(plan_.m - first) : width;
-        facts[p] = P::template prepare<width>(
-            b_panels + first * depth, b_kept + first * depth, depth, count, bias, o.cut, o.flush,
+        Word* const words = b_panels + first * depth;
+        const bool beside = as_they_are && plan_.b_row == index(sizeof(Word));
+        P::template fill<width>(
+            words, depth, count, beside ? from : nullptr, y->step,
             [&](int i, index k) { return load_word(from + i * plan_.b_row + k * y->step); });
+        facts[p] = P::prepare(words, b_kept + first * depth, Word(~Word(0)), depth * width, bias,
+                              o.cut, o.flush);
       }
     });
     const index groups = (rows + panel_group - 1) / panel_group;
@@ -319,25 +359,33 @@ class ProductEngine {
         const index i0 = row * height, j0 = column * width;
         const int count = plan_.n - i0 < height ? int(plan_.n - i0) : height;
         const int across = plan_.m - j0 < width ? int(plan_.m - j0) : width;
-        for (int s = 0; s < height * width; ++s) total[s] = Sum(0);
+        constexpr bool plainly = __is_same(Sum, T);
+        if (!plainly || !ordinary || depth == 0) {
+          for (int s = 0; s < height * width; ++s) total[s] = Sum(0);
+        }
         for (index k = 0; ordinary && k < depth; k += depth_block) {
           const index part = depth - k < depth_block ? depth - k : depth_block;
           const Word *ap = a_panels + i0 * depth + k * height,
                      *bp = b_panels + j0 * depth + k * width;
           const T* ones = reinterpret_cast<const T*>(a_kept + i0 * depth + k * height);
           const Word* mask = b_kept + j0 * depth + k * width;
+          T* to = tile;
+          if constexpr (plainly) to = k == 0 ? total : tile;
           if (right.zeros) {
-            P::template tile<true, true>(ap, ones, bp, mask, part, tile);
+            P::template tile<true, true>(ap, ones, bp, mask, part, to);
           } else if (left.zeros) {
-            P::template tile<true, false>(ap, ones, bp, mask, part, tile);
+            P::template tile<true, false>(ap, ones, bp, mask, part, to);
           } else {
-            P::template tile<false, false>(ap, ones, bp, mask, part, tile);
+            P::template tile<false, false>(ap, ones, bp, mask, part, to);
           }
-          for (int s = 0; s < height * width; ++s) {
-            if constexpr (__is_same(Sum, T)) {
-              total[s] += tile[s];
-            } else {
+          if constexpr (!plainly) {
+            for (int s = 0; s < height * width; ++s) {
               total[s] += static_cast<Word64>(static_cast<long long>(tile[s]));
+            }
+          } else if (k > 0) {
+            using V = typename P::V;
+            for (int s = 0; s < height * width; s += lanes<V>) {
+              store(total + s, V(load<V>(total + s) + load<V>(tile + s)));
             }
           }
         }

@@ -78,6 +78,8 @@ def mitchell_dot(
     >>> float(kn.mitchell_dot([1.5, 2.0], [1.5, 3.0]))
     8.0
     """
+    if axis is None or isinstance(axis, tuple):
+        raise TypeError(f"mitchell_dot: axis must be an int, got {axis!r}")
     call = operands("mitchell_dot", a=a, b=b)
     ndim = max(len(call.shape), 1)
     (k,) = core_axes("mitchell_dot", axis, len(call.shape)) or (0,)
