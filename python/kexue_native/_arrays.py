@@ -390,7 +390,12 @@ def _convert(name: str, form: Form, arrays: dict[str, Array]) -> tuple[Any, Any,
             if x.dtype.kind != "b":
                 raise TypeError(f"{name}: mask must be boolean, got {x.dtype}")
         elif type(x) in _WEAK:
-            x = xp.asarray(_weak_value(name, argument, x), dtype)
+            x = _weak_value(name, argument, x)
+            if abs(x) > _LEAST_MAX:
+                with np.errstate(over="ignore"):
+                    x = xp.asarray(x, dtype)
+            else:
+                x = xp.asarray(x, dtype)
         elif argument == "targets":
             x = _as_targets(name, x)
         elif x.dtype != dtype:
@@ -408,6 +413,9 @@ def _as_targets(name: str, x: Array) -> Array:
     native = x.dtype.newbyteorder("=")
     native = np.dtype(np.int32) if native == _BITS else native
     return x if x.dtype == native else x.astype(native)
+
+
+_LEAST_MAX = 65504.0  # of float16: larger numbers may be infinite in the arrays' type
 
 
 def _weak_value(name: str, argument: str, value: Any) -> float:

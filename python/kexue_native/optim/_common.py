@@ -20,6 +20,14 @@ def per_row(call: Call, argument: str, value: Array) -> Array:
     return value[..., 0] if n else namespace(value).zeros(value.shape[:-1], value.dtype)
 
 
+def as_flag(name: str, argument: str, value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise TypeError(f"{name}: {argument} must be True or False, got {kind}") from None
+
+
 def as_mass(name: str, value: Any) -> Any:
     """Total weights of rows: a number as a float, or an array of one for each row.
 

@@ -11,7 +11,7 @@ from ..._arrays import ArrangedCall, Array, Axis, Call, allocate, as_array, as_r
 from ..._backends import choose
 from ..._limits import fill_in
 from ...losses._common import as_int
-from .._common import as_mass, check_weights, per_row
+from .._common import as_flag, as_mass, check_weights, per_row
 
 __all__ = [
     "eg_learning_rate",
@@ -98,7 +98,9 @@ def egu_step(
     if check:
         weights = abs(call.inputs[0]) if signed and call.inputs[0].dtype.kind == "f" else None
         check_weights(call, call.inputs[0] if weights is None else weights, rows=False)
-    choose("optim.eg", call, backend).egu_step(*call.inputs, bool(signed), *call.outputs)
+    choose("optim.eg", call, backend).egu_step(
+        *call.inputs, as_flag("egu_step", "signed", signed), *call.outputs
+    )
     return call.result()
 
 
@@ -446,7 +448,13 @@ def eg_pm_step(
     if check:
         check_weights(call, wp, wm)
     choose("optim.eg", call, backend).eg_pm_step(
-        wp, wm, g, per_row(call, "lr", lr), mass, bool(kw_scale), *call.outputs
+        wp,
+        wm,
+        g,
+        per_row(call, "lr", lr),
+        mass,
+        as_flag("eg_pm_step", "kw_scale", kw_scale),
+        *call.outputs,
     )
     return call.result()
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..._arrays import Array, Axis, as_real, normalise
 from ..._backends import choose
 from ..._limits import fill_in
-from .._common import as_mass
+from .._common import as_flag, as_mass
 
 __all__ = [
     "bregman_kl",
@@ -361,7 +361,9 @@ def bregman_kl(
     """
     call = normalise("bregman_kl", "(n),(n)->()", axis, out, p=p, q=q)
     kernels = choose("optim.simplex", call, backend)
-    kernels.bregman_kl(*call.inputs, bool(unnormalized), *call.outputs)
+    kernels.bregman_kl(
+        *call.inputs, as_flag("bregman_kl", "unnormalized", unnormalized), *call.outputs
+    )
     return call.result()
 
 
