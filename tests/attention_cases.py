@@ -101,6 +101,6 @@ CASES = [
     *pair("linear_attention", LINEAR, more={"key_mask": "s"}, own=False),
     *pair("favor_attention", LINEAR, m=4),
     *pair("favor_attention", LINEAR, {"features": "hyperbolic"}, m=4),
-    *pair("favor_attention", LINEAR, {"features": "relu"}, m=4, of_arrays=True),
-    AttentionCase("feature_map", {"x": "ld"}, ("ld",), {"kernel": "elu1"}, of_arrays=True),
+    *pair("favor_attention", LINEAR, {"features": "relu"}, m=4),
+    AttentionCase("feature_map", {"x": "ld"}, ("ld",), {"kernel": "elu1"}),
 ]

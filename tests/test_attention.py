@@ -101,7 +101,7 @@ def wide(x):
     return x.astype(np.longdouble)
 
 
-OF_ARRAYS = ("efficient", "favor_trig", "favor_relu")  # kernels without compiled ones
+OF_ARRAYS = ("efficient", "favor_trig")  # kernels without compiled ones
 
 
 def usable(backend, kernel="", seen=None):
@@ -905,8 +905,9 @@ def test_favor_attention_object(rng):
 
 
 def test_feature_map(backend, rng):
-    usable(backend, "favor_trig")  # for all kernels of arrays
     for kernel in KERNELS:
+        if kernel == "favor_trig" and backend.name.startswith("cpu"):
+            continue
         x = rng.normal(size=(5, 3))
         options = options_of(kernel, rng, 3, np.float64)
         scale = 3**-0.25 if kernel.startswith("favor") else 1.0

@@ -224,10 +224,17 @@ struct Head {
       for (index i = 0; i < chunk; i += width) {
         kexue::store(half + i, V(kexue::load<V>(block.shift + i) - kexue::load<V>(half + i)));
       }
-      product(false, int(maps.f), int(chunk), int(maps.d), Left<T>{maps.weights, maps.d, 1}, x,
-              chunk, to, chunk);
+      products(x, to);
       each_feature(block, [&](V u, index i, index t) {
         return u + (maps.bias[t] + kexue::load<V>(half + i));
+      });
+      return;
+    }
+    if (maps.kind == random_relu) {
+      products(x, to);
+      const T root = random_root();
+      each_feature(block, [&](V u, index, index) {
+        return single_feature(random_relu, u, maps.eps) * root;
       });
       return;
     }
@@ -264,6 +271,12 @@ struct Head {
       }
     }
   }
+  // W x
+  void products(const T* x, T* to) const {
+    product(false, int(maps.f), int(chunk), int(maps.d), Left<T>{maps.weights, maps.d, 1}, x, chunk,
+            to, chunk);
+  }
+  T random_root() const { return maps.f > 0 ? T(1 / __builtin_sqrt(double(maps.f))) : T(1); }
   // |x| of each column
   void norms(const T* x, T* to) const {
     for (index i = 0; i < chunk; ++i) {
@@ -670,9 +683,17 @@ struct Scan : Head<T> {
     const index d = maps.d;
     const T* const x = reader.x;
     for (index i = d * chunk; i < maps.d_pitch * chunk; ++i) pulled[i] = 0;
-    if (maps.kind == affine) {
+    if (maps.kind == random_relu) {
+      this->products(x, reader.features);  // which have done their work
+      const T root = this->random_root();
+      for (index i = 0; i < maps.f * chunk; ++i) {
+        slope[i] = reader.features[i] > 0 ? slope[i] * root : T(0);
+      }
+    }
+    if (maps.kind == affine || maps.kind == random_relu) {
       product(false, int(d), int(chunk), int(maps.f), Left<T>{maps.weights, 1, d}, slope, chunk,
               pulled, chunk);
+      if (maps.kind == random_relu) return;
       for (index j = 0; j < d; ++j) {
         for (index i = 0; i < chunk; ++i) pulled[j * chunk + i] -= x[j * chunk + i] * sum[i];
       }
@@ -864,6 +885,33 @@ class Heads {
   State<T>* state_ = nullptr;
 };
 
+template <class T>
+Maps<T> maps_of(const Call& call, int kind, double scale, double eps, index e) {
+  const index d = call['d'];
+  const index f = kind == affine || kind == random_relu ? call['f']
+                  : kind == cosine                      ? 1 + d
+                  : kind == taylor2                     ? 1 + d + d * (d + 1) / 2
+                                                        : d;
+  return {kind,     d,      f,       e,      Panel<T>::padded(d), Panel<T>::padded(e),
+          T(scale), T(eps), nullptr, nullptr};
+}
+// Copies a projection and its bias, which random_relu has not, to `to`.
+template <class T>
+void take_projection(const Operand& projection, const Operand& bias, T* to, Maps<T>& maps) {
+  if (!projection.data) return;
+  fetch(View{projection.data, projection.pitch, projection.step, projection.type}, maps.f, maps.d,
+        to, maps.d);
+  maps.weights = to;
+  if (!bias.data) return;
+  T* const constants = to + maps.f * maps.d;
+  fetch(View{bias.data, bias.step, 0, bias.type}, maps.f, 1, constants, 1);
+  maps.bias = constants;
+}
+template <class T>
+index projection_room(const Call& call, const Operand& projection) {
+  return projection.data ? (call['f'] + 1) * (call['d'] + 1) * index(sizeof(T)) : 0;
+}
+
 // Operands q, k, v, projection, bias, weight, decay, c, s, z in the order of the signatures.
 template <class T>
 struct Problem {
@@ -881,33 +929,12 @@ struct Problem {
         options(call.parameter),
         n(call['l']),
         m(call['s']),
-        projection(op[3].data ? (call['f'] + 1) * (call['d'] + 1) * index(sizeof(T)) : 0),
+        projection(projection_room<T>(call, op[3])),
         places(op[6].data ? call.rows * n * index(sizeof(double)) : 0) {
-    maps = {options.kind,
-            call['d'],
-            0,
-            call['v'],
-            Panel<T>::padded(call['d']),
-            Panel<T>::padded(call['v']),
-            T(options.scale),
-            T(options.eps_of_map),
-            nullptr,
-            nullptr};
-    const index d = maps.d;
-    maps.f = maps.kind == affine    ? call['f']
-             : maps.kind == cosine  ? 1 + d
-             : maps.kind == taylor2 ? 1 + d + d * (d + 1) / 2
-                                    : d;
+    maps = maps_of<T>(call, options.kind, options.scale, options.eps_of_map, call['v']);
     ready = projection.data && places.data;
     if (!ready) return;
-    if (op[3].data) {
-      T* const to = static_cast<T*>(projection.data);
-      fetch(View{op[3].data, op[3].pitch, op[3].step, op[3].type}, maps.f, d, to, d);
-      T* const bias = to + maps.f * d;
-      fetch(View{op[4].data, op[4].step, 0, op[4].type}, maps.f, 1, bias, 1);
-      maps.weights = to;
-      maps.bias = bias;
-    }
+    take_projection(op[3], op[4], static_cast<T*>(projection.data), maps);
     if (op[6].data) {
       for (index row = 0; row < call.rows; ++row) {
         const View sums = column(call, op[6], row);
@@ -1069,6 +1096,59 @@ long long backward(const Call& call) {
     }
   });
   return 0;
+}
+
+// --- Features alone ---
+
+// Operands x, projection, bias.
+template <class T>
+long long feature_rows(const Call& call) {
+  const Operand* op = call.operand;
+  const double* const p = call.parameter;
+  int kind = int(p[0]);
+  if (kind == efficient) kind = p[3] != 0 ? softmax_d : exponential;
+  Maps<T> maps = maps_of<T>(call, kind, p[1], p[2], 0);
+  const Memory projection(projection_room<T>(call, op[1]));
+  if (!projection.data) return -1;
+  take_projection(op[1], op[2], static_cast<T*>(projection.data), maps);
+  const Head<T> head{maps};
+  const index rows = call['l'], strips = (rows + chunk - 1) / chunk;
+  const index f_pitch = Panel<T>::padded(maps.f);
+  long long failed = 0;
+  parallel(call.rows * strips, [&](index job) {
+    Block<T> block{};
+    T *rough, *turned;
+    const auto carve = [&](Carver<T>& memory) {
+      block.x = memory.take(maps.d_pitch * chunk);
+      block.features = memory.take(f_pitch * chunk);
+      block.values = memory.take(chunk);
+      rough = memory.take(chunk * maps.d_pitch);
+      turned = memory.take(chunk * f_pitch);
+    };
+    Carver<T> size(nullptr);
+    carve(size);
+    void* const room = thread_memory(static_cast<unsigned long long>(size.bytes()));
+    if (!room) {
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+    Carver<T> memory(room);
+    carve(memory);
+    const index row = job / strips, first = job % strips * chunk;
+    const int count = int(rows - first < chunk ? rows - first : chunk);
+    Rows own{};
+    own.count = rows;
+    own.x = matrix(call, op[0], row);
+    own.query = true;
+    head.load(own, first, count, 0, false, block, rough);
+    for (index i = 0; maps.log() && i < maps.f * chunk; ++i) {
+      block.features[i] = exp_anywhere(block.features[i]);
+    }
+    for (index i = maps.f * chunk; i < f_pitch * chunk; ++i) block.features[i] = 0;
+    turn(block.features, chunk, f_pitch, chunk, turned, f_pitch);
+    put(matrix(call, op[3], row).from(first), count, maps.f, turned, f_pitch);
+  });
+  return failed ? -1 : 0;
 }
 
 // --- One key at a time ---
@@ -1237,6 +1317,10 @@ constexpr Entry linear_entries[] = {
      "->any(l,d),any(s,d),any(s,v),any(s)?,any(s)?,any(f,v)?,any(f)?",
      8,
      {backward<double>, backward<float>, backward<float>, backward<float>}},
+    {"feature_map",
+     "(l,d),any(f,d)?,any(f)?->any(l,f)",
+     4,
+     {feature_rows<double>, feature_rows<float>, feature_rows<float>, feature_rows<float>}},
     {"linear_attention_step",
      "(d),(d),(v),any(f,d)?,any(f)?,any()?,any()?->any(v),any(f),any(f,v),any(f)",
      5,

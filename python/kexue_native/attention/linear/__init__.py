@@ -37,7 +37,7 @@ FAVOR = {
     "trig": "trig",
     "relu": "random_relu",
 }
-NATIVE = ("identity", "elu1", "relu", "exp", "softmax_d", "cosine", "taylor2", "affine")
+NATIVE = tuple(kind for kind in KINDS if kind not in ("efficient", "trig"))
 STEPS = ("identity", "elu1", "relu", "exp", "affine")  # that have a kernel for one key
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
 
@@ -211,7 +211,8 @@ def feature_map(
     )
     batch.size["f"] = way.features
     found = results(batch, [("lf", None, batch.dtype)], out)
-    kernels = kernels_of("attention.linear", batch, backend, native=False)
+    native = KINDS[way.kind] in (*NATIVE, "efficient")
+    kernels = kernels_of("attention.linear", batch, backend, native)
     kernels.feature_map(*batch.kernel_arrays("x"), *way[:5], bool(is_query), bits(found[0].buffer))
     return finish(batch, found, out)
 
