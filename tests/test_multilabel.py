@@ -635,3 +635,11 @@ def test_accuracy(backend, dtype, kind, targets, rng):
             worst = max(worst, oracle.worst(got[2][r], hess, None, 0, growth)[0])
     print(f"ULP {backend.name} {oracle.name_of(dtype)} {kind} {targets}: {worst:.2f}")
     assert worst <= limit + (4 if backend.plain and dtype == np.float64 else 0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (3, 1), (2, 3)])
+def test_a_threshold_fits_the_rows(backend, shape):
+    for name in ("multilabel_probability", "multilabel_crossentropy"):
+        arrays = [np.zeros((3, 4))] * (1 + name.endswith("entropy"))
+        with pytest.raises(ValueError, match=f"^{name}: threshold must be broadcastable to the"):
+            backend(getattr(kn, name), *arrays, threshold=np.zeros(shape))

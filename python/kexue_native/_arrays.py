@@ -318,7 +318,7 @@ def _general(
                         f"{name}: {argument} must have the shape of {like}, {wanted}, "
                         f"got {value.shape}"
                     )
-            elif optional and not fits(value.shape, wanted):
+            elif argument not in data and not fits(value.shape, wanted):
                 like = " and ".join(data) if has_core else "the result"
                 raise ValueError(
                     f"{name}: {argument} must be broadcastable to the shape of {like}, {wanted}, "

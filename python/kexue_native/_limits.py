@@ -46,7 +46,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "squareplus": _figures(3, 3),
     "squareplus_grad": _figures(5, 5),
     "squareplus_grad_b": _figures(3, 2),
-    "gelu": _figures(5, 5),
+    "gelu": _figures(5, 6),
     "gelu_grad": _figures(6, 5),
     "softplus": _figures(4, 5),
     "softplus_grad": _figures(3, 3),
