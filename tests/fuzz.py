@@ -216,6 +216,7 @@ def outcome(function, arguments):
         return None, error
 
 
+# Finite ones within the range of float32, in which kernels of narrow types compute.
 FACTORS = ("eps", "input_scale", "kernel_eps")
 WORDS = ("elu1", "favor_positive", "entropy", "relu", "trig", "", "no such word")
 ATTENTION = {

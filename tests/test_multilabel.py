@@ -1,7 +1,6 @@
 """The multi-label loss: values and pitfalls of the specification, and what is particular to it."""
 
 import math
-import tracemalloc
 
 import mpmath
 import numpy as np
@@ -13,6 +12,7 @@ import oracle
 from closeness import remembered
 from kexue_native._limits import LIMITS
 from kexue_native.losses.multilabel import reference
+from memory import peak_of
 
 inf, nan = np.inf, np.nan
 TOLERANCE = {"float64": 2e-13, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
@@ -404,12 +404,7 @@ def test_memory_is_that_of_the_rows(rng):
             else:
                 options["out"] = out[:results]
             function(s, targets, **options)
-            tracemalloc.start()
-            try:
-                function(s, targets, **options)
-                peak = tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
+            peak = peak_of(lambda f=function, t=targets, o=options: f(s, t, **o))
             assert peak < 200 * rows, (function.__name__, targets.dtype, results, peak)
 
 

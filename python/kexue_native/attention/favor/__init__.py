@@ -16,9 +16,9 @@ from ..linear import (
     FavorParams,
     attend,
     attend_vjp,
-    known,
     linear_attention,
     linear_attention_vjp,
+    options_of,
     resolve,
 )
 from ..linear.reference import KINDS
@@ -34,8 +34,6 @@ __all__ = [
     "softmax_kernel_estimate",
     "softmax_kernel_moments",
 ]
-
-FIXED = ("kernel", "projection", "params")  # options that have other places here
 
 
 def _generator(name: str, rng: Any) -> np.random.Generator:
@@ -288,10 +286,9 @@ def favor_attention(
     True
     """
     name = "favor_attention"
-    known(name, linear_attention, options, *FIXED)
     kernel = f"favor_{one_of(name, 'features', features, tuple(FAVOR))}"
-    given = {"kernel": kernel, "projection": projection, "params": params}
-    return attend(name, q, k, v, **given, **options)
+    fixed = {"kernel": kernel, "projection": projection, "params": params}
+    return attend(name, q, k, v, **options_of(name, linear_attention, options, fixed))
 
 
 def favor_attention_vjp(
@@ -344,10 +341,9 @@ def favor_attention_vjp(
     (2, 2)
     """
     name = "favor_attention_vjp"
-    known(name, linear_attention_vjp, options, *FIXED)
     kernel = f"favor_{one_of(name, 'features', features, tuple(FAVOR))}"
-    given = {"kernel": kernel, "projection": projection, "params": params}
-    return attend_vjp(name, g, q, k, v, **given, **options)
+    fixed = {"kernel": kernel, "projection": projection, "params": params}
+    return attend_vjp(name, g, q, k, v, **options_of(name, linear_attention_vjp, options, fixed))
 
 
 class FavorAttention:

@@ -40,6 +40,7 @@ FAVOR = {
 NATIVE = tuple(kind for kind in KINDS if kind not in ("efficient", "trig"))
 STEPS = ("identity", "elu1", "relu", "exp", "affine")  # that have a kernel for one key
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
+WEIGHTS = ("key_weight", "log_decay")  # of keys, with gradients
 
 
 class FavorParams(NamedTuple):
@@ -282,20 +283,20 @@ class _Options:
         batch: Batch,
         *,
         kernel: str,
-        causal: bool = False,
-        exclude_self: bool = False,
-        offset: int | None = None,
-        key_mask: Array | None = None,
-        key_weight: Array | None = None,
-        log_decay: Array | None = None,
-        normalize: bool = True,
-        eps: float = 0.0,
-        initial_state: LinearAttentionState | None = None,
-        chunk: int | None = None,
-        projection: Array | None = None,
-        params: Any = None,
-        input_scale: float | None = None,
-        kernel_eps: float = 1e-3,
+        causal: bool,
+        exclude_self: bool,
+        offset: int | None,
+        key_mask: Array | None,
+        key_weight: Array | None,
+        log_decay: Array | None,
+        normalize: bool,
+        eps: float,
+        initial_state: LinearAttentionState | None,
+        chunk: int | None,
+        projection: Array | None,
+        params: Any,
+        input_scale: float | None,
+        kernel_eps: float,
     ) -> None:
         name, xp = batch.name, batch.xp
         self.map = resolve(
@@ -514,15 +515,15 @@ def attend(
     *,
     return_state: bool = False,
     cu_seqlens: Array | None = None,
-    out: Any = None,
-    backend: str | None = None,
+    out: Any,
+    backend: str | None,
     **options: Any,
 ) -> Any:
-    """`linear_attention` for a function called `name`"""
+    """`linear_attention` for a function called `name`; all of its other options are given."""
     if cu_seqlens is not None:
-        if options.pop("initial_state", None) is not None or return_state:
+        if options["initial_state"] is not None or return_state:
             raise ValueError(f"{name}: cu_seqlens must come without states, got one")
-        keyed = {a: options.pop(a, None) for a in ("key_mask", "key_weight", "log_decay")}
+        keyed = {a: options.pop(a) for a in ("key_mask", "key_weight", "log_decay")}
         return over_sequences(
             name,
             cu_seqlens,
@@ -544,7 +545,7 @@ def attend(
     value = finish(batch, found, out)
     if not return_state:
         return value
-    before = options.get("initial_state")
+    before = options["initial_state"]
     count = batch.size["s"] + (0 if before is None else before.count)
     return value, LinearAttentionState(parts[0], parts[1], parts[2], count)
 
@@ -659,21 +660,16 @@ def attend_vjp(
     v: Array,
     *,
     cu_seqlens: Array | None = None,
-    grads: Any = None,
-    backend: str | None = None,
+    grads: Any,
+    backend: str | None,
     **options: Any,
 ) -> Any:
-    """`linear_attention_vjp` for a function called `name`"""
+    """`linear_attention_vjp` for a function called `name`; all of its other options are given."""
     if cu_seqlens is not None:
-        if options.pop("initial_state", None) is not None:
+        if options["initial_state"] is not None:
             raise ValueError(f"{name}: cu_seqlens must come without states, got one")
-        keyed = {a: options.pop(a, None) for a in ("key_mask", "key_weight", "log_decay")}
-        slopes = [
-            "q",
-            "k",
-            "v",
-            *(a for a, x in keyed.items() if x is not None and a != "key_mask"),
-        ]
+        keyed = {a: options.pop(a) for a in ("key_mask", "key_weight", "log_decay")}
+        slopes = ["q", "k", "v", *(a for a in WEIGHTS if keyed[a] is not None)]
         return over_sequences(
             name,
             cu_seqlens,
@@ -690,8 +686,8 @@ def attend_vjp(
         for argument, core in (("q", "ld"), ("k", "sd"), ("v", "sv"))
     ]
     places: list[int | None] = [0, 1, 2]
-    for argument in ("key_weight", "log_decay"):
-        given = options.get(argument) is not None
+    for argument in WEIGHTS:
+        given = options[argument] is not None
         places.append(len(wanted) if given else None)
         if given:
             wanted.append(("s", batch.arrays[argument].shape, batch.wide))
@@ -805,23 +801,25 @@ def linear_attention_prefill(q: Array, k: Array, v: Array, **options: Any) -> An
     3
     """
     name = "linear_attention_prefill"
-    known(name, linear_attention, options, "causal", "return_state")
-    options = {"kernel": "elu1", **options}
-    return attend(name, q, k, v, causal=True, return_state=True, **options)
+    fixed = {"causal": True, "return_state": True}
+    return attend(name, q, k, v, **options_of(name, linear_attention, options, fixed))
 
 
 @cache
-def words_of(like: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(
-        p.name for p in signature(like).parameters.values() if p.kind is p.KEYWORD_ONLY
-    )
+def defaults_of(like: Callable[..., Any]) -> dict[str, Any]:
+    parameters = signature(like).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def known(name: str, like: Callable[..., Any], options: dict[str, Any], *own: str) -> None:
-    """Refuse options that the function `like` does not have, or that `name` sets itself."""
+def options_of(
+    name: str, like: Callable[..., Any], options: dict[str, Any], fixed: dict[str, Any]
+) -> dict[str, Any]:
+    """All options of the function `like`, those that `name` fixes itself not among the given."""
+    defaults = defaults_of(like)
     for option in options:
-        if option not in words_of(like) or option in own:
+        if option not in defaults or option in fixed:
             raise TypeError(f"{name}: options must be those of {like.__name__}, got {option!r}")
+    return {**defaults, **options, **fixed}
 
 
 def linear_attention_step(
