@@ -181,31 +181,150 @@ def equal_bits(got, want):
     return equal
 
 
-class Hostile:
-    """A form of call as fuzz.py draws it. Results have equal bits; types are those of the call."""
+LARGEST = {"float64": 1.7e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.38e38}
+LEAST = {"float64": 5e-324, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def as_tuple(returned):
+    return returned if isinstance(returned, tuple) else (returned,)
+
+
+def sums_agree(got, want, sizes, count, accumulator):
+    """Sums in any order: both within the bound of the specification, 2 u (K + 8) sum |p_k| and half
+    a unit of the result's type. Where a sum may overflow on its way, the order decides about it."""
+    got, want, sizes = (np.asarray(v) for v in (got, want, sizes))
+    assert got.dtype == want.dtype and got.shape == want.shape
+    if got.dtype.kind in "iu":
+        return got == want
+    name = got.dtype.name
+    g, w, size = (v.astype(np.longdouble) for v in (got, want, sizes))
+    with np.errstate(all="ignore"):
+        bound = 4 * UNIT[accumulator] * (count + 8) * size + 4 * LEAST[accumulator]
+        bound = bound + 2 * UNIT[name] * (np.abs(w) + bound) + LEAST[name]
+        edge = (np.isinf(g) | np.isinf(w)) & (
+            np.abs(np.where(np.isinf(g), w, g)) + bound >= (LARGEST[name] * (1 - UNIT[name]))
+        )
+        equal = (g == w) | (np.abs(g - w) <= bound) | (np.isnan(g) & np.isnan(w)) | edge
+        return (
+            equal
+            | (np.isfinite(size) & (size > LARGEST[accumulator] / 4))
+            | ((accumulator == "float64") & np.isinf(size))
+        )
+
+
+class Form:
+    """A function of arrays and a form of call, as the general promises and fuzz.py see it. Results
+    have equal bits, except of sums, whose order is free; types are those of the call."""
 
     mask = keepdims = False
-    outputs = ("n",)
-    in_bits = True
     errors = (OverflowError,)  # of sums of integers
 
-    def __init__(self, call, axis=False):
-        self.id = self.function = call.function
-        self.call, self.fixed, self.elementwise = call, call.options, not axis
-        known = SIGNATURES[call.function].partition("*")[2].split()
+    def __init__(self, function, names, fixed=None, types=FLOATS, sums=False):
+        self.function, self.names, self.types, self.sums = function, names.split(), types, sums
+        self.fixed = dict(fixed or {})
+        self.id = " ".join([function, *(f"{k}={v}" for k, v in self.fixed.items())])
+        self.elementwise = function != "mitchell_dot"
+        known = SIGNATURES[function].partition("*")[2].split()
         self.variants = tuple({o.partition("=")[0]: None} for o in known if o != "axis=-1")
-        self.outputs = ("",) if axis else ("n",)
-        self.public = getattr(kn, call.function)
+        self.public = getattr(kn, function)
+
+    @property
+    def matrices(self):
+        return "matmul" in self.function
+
+    def sizes(self, rng, shape):
+        """Shapes of the arrays of a call; the last axis is that of the sum in products."""
+        if not self.matrices:
+            return dict.fromkeys(self.names, tuple(shape))
+        *loop, n, k = (2, *shape) if len(shape) < 2 else shape
+        m = int(rng.integers(0, 6))
+        return {"g": (*loop, n, m), "a": (*loop, n, k), "b": (*loop, k, m)}
+
+    def shapes(self, arrays):
+        """Of the results."""
+        if self.function.endswith("_vjp"):
+            return [arrays[k].shape for k in self.names[1:]]
+        if self.matrices:
+            return [(*arrays["a"].shape[:-1], arrays["b"].shape[-1])]
+        if not self.elementwise:
+            return [arrays["a"].shape[:-1]]
+        return [arrays[self.names[0]].shape] * (2 if self.fixed.get("return_high") else 1)
 
     def make(self, rng, shape, dtype, mask=False):
-        kinds = [d for d in self.call.types if d in FLOATS] or list(self.call.types)
-        name = dtype.name if dtype.name in kinds else kinds[int(rng.integers(len(kinds)))]
-        size = int(np.prod(shape))
-        made = [x.reshape(shape) for x in arguments(rng, self.call, name, size)]
-        return dict(zip(("a", "b") if len(made) == 2 else ("x",), made, strict=True))
+        """For fuzz.py: mostly of this type."""
+        name = dtype.name
+        if name not in self.types or rng.random() < 0.3:
+            name = self.types[int(rng.integers(len(self.types)))]
+        return self.numbers(rng, shape, name)
+
+    def numbers(self, rng, shape, name):
+        draw = exponents if "exp2" in self.function and name in FLOATS else numbers
+        sizes = self.sizes(rng, shape)
+        return {
+            k: draw(rng, name, int(np.prod(sizes[k], dtype=int))).reshape(sizes[k])
+            for k in self.names
+        }
+
+    def exact(self, rng, shape, name):
+        """All kinds of numbers, or small ones where only their sums are the same in any order."""
+        if not self.sums:
+            return self.numbers(rng, shape, name)
+        low = 0 if name.startswith("u") else -4
+        sizes = self.sizes(rng, shape)
+        return {k: rng.integers(low, 5, sizes[k]).astype(dtype_of(name)) for k in self.names}
+
+    def agree(self, got, want, arguments):
+        """Elements that are what they have to be, of each result."""
+        pairs = list(zip(as_tuple(got), as_tuple(want), strict=True))
+        if not self.sums:
+            return [equal_bits(g, w) for g, w in pairs]
+        given = {k: v for k, v in arguments.items() if k not in ("out", "acc_dtype", "out_dtype")}
+        arrays = [np.asarray(given[k]) for k in self.names]
+        if any(a.dtype.kind in "iu" for a in arrays):
+            return [g == w for g, w in pairs]
+        name = next(
+            (
+                a.dtype.name
+                for k, a in zip(self.names, arrays, strict=True)
+                if not isinstance(given[k], float | int)
+            ),
+            "float64",
+        )
+        wide = "float64" if name == "float64" else "float32"
+        accumulator = np.dtype(arguments.get("acc_dtype") or wide).name
+        with np.errstate(all="ignore"):
+            given |= {
+                k: np.abs(a.astype(np.float64)) for k, a in zip(self.names, arrays, strict=True)
+            }
+        sizes = as_tuple(self.public(**given, backend="reference"))
+        count = max((max(a.shape, default=1) for a in arrays), default=1)
+        return [
+            sums_agree(g, w, s, count, accumulator) for (g, w), s in zip(pairs, sizes, strict=True)
+        ]
 
 
-HOSTILE = (
-    *map(Hostile, ELEMENTWISE),
-    *(Hostile(Call("mitchell_dot", 2, o), axis=True) for o in PRODUCTS[:6]),
+GRADS = ({}, {"grad": "mitchell"}, {"grad": "true"})
+SUMS = (*PRODUCTS[:2], *PRODUCTS[5:7], *PRODUCTS[8:11])
+FORMS = (
+    *(Form(c.function, "a b" if c.arrays == 2 else "x", c.options, c.types) for c in ELEMENTWISE),
+    *(
+        Form(f"mitchell_{f}", "a b", o, FLOATS + INTEGERS, sums=True)
+        for f in ("dot", "matmul")
+        for o in SUMS
+    ),
+    *(
+        Form(f"mitchell_{f}_vjp", names, {**fixed, **grad})
+        for f, names, fixed in (
+            ("mul", "g a b", {}),
+            ("mul", "g a b", {"offset": "minimax"}),
+            ("div", "g a b", {}),
+            ("log2", "g x", {}),
+            ("exp2", "g x", {}),
+            ("pow", "g x", {"p": 3}),
+            ("pow", "g x", {"p": -0.5}),
+        )
+        for grad in (GRADS if "offset" not in fixed else GRADS[:1])
+    ),
+    *(Form("mitchell_matmul_vjp", "g a b", grad, sums=True) for grad in GRADS),
 )
