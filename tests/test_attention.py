@@ -506,6 +506,13 @@ def test_dead_rows_are_zero(backend, rng):
             assert np.all(slopes[0][dead] == 0) and all(np.all(np.isfinite(s)) for s in slopes)
     _, lse = backend(kn.softmax_attention, q, k, v, causal=True, offset=-2, return_lse=True)
     assert np.all(lse[:2] == -inf)
+    bias = np.zeros((6, 6))
+    bias[1] = -inf
+    v[3] = nan  # of a key that a bias hides from the second query
+    got, lse = backend(kn.softmax_attention, q, k, v, bias=bias, return_lse=True)
+    assert np.all(got[1] == 0) and lse[1] == -inf
+    slopes = backend(kn.softmax_attention_vjp, g, q, k, v, bias=bias, return_bias_grad=True)
+    assert np.all(slopes[0][1] == 0) and np.all(slopes[3][1] == 0)
 
 
 @pytest.mark.parametrize("kernel", EXPONENTIAL)

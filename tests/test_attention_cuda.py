@@ -1,5 +1,5 @@
-"""The CUDA kernels of linear attention on the CPU: blocks and segments of any size, chunks that
-need other units, numbers that are not finite, and the streaming step."""
+"""The CUDA kernels of attention on the CPU: blocks and segments of any size, chunks that need other
+units, numbers that are not finite, and the streaming step."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import pytest
 import attention_oracle as oracle
 import kexue_native as kn
 from kexue_native import _backends
+from kexue_native.attention.exact import cuda as exact
 from kexue_native.attention.linear import cuda
 from oracle import dtype_of
 from test_attention import close, log_size, make, options_of, wide
@@ -37,7 +38,8 @@ def both(function, *args, **options):
 
 
 def agree(found, expected, scale, dtype=np.float64):
-    for got, want in zip(found, expected, strict=True):
+    for pair in zip(found, expected, strict=True):
+        got, want = (np.where(np.isneginf(x), -99.0, x) for x in pair)  # lse of what sees nothing
         close(got, want, scale, np.dtype(dtype))
 
 
@@ -147,6 +149,69 @@ def test_linear_attention_cuda_bits_do_not_depend_on_the_order_of_threads(host, 
         with host.limits(threads=64, blocks=blocks, warp_by_warp=warp_by_warp):
             got = kn.linear_attention(q, k, v, causal=True, chunk=8, backend="cuda")
             slopes = kn.linear_attention_vjp(v, q, k, v, causal=True, chunk=8, backend="cuda")
+        found = [x.tobytes() for x in (got, *slopes)]
+        assert expected in (None, found)
+        expected = found
+
+
+SEEN = (
+    {}, {"causal": True}, {"exclude_self": True}, {"causal": True, "exclude_self": True},
+    {"causal": True, "offset": -4}, {"causal": True, "offset": 40},
+    {"exclude_self": True, "offset": 3},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("seen", SEEN, ids=str)
+def test_softmax_attention_cuda_blocks(host, limit, seen, rng, monkeypatch):
+    """Blocks of one query and of several, keys of one head, all options at once"""
+    q, k, v = make(rng, (2, 3, 11), 5, 4, np.dtype(np.float64), 19)
+    k, v = k[:, :1], v[:1]
+    g = rng.normal(size=(2, 3, 11, 4))
+    mask = rng.random((2, 1, 19)) < 0.7
+    k, v = (np.where(mask[: len(x), :, :, None], x, np.nan) for x in (k, v))
+    mask = mask & mask[:1]
+    bias = rng.normal(size=(3, 11, 19))
+    bias[rng.random(bias.shape) < 0.2] = -np.inf
+    more = {"key_mask": mask, "bias": bias, "scale": rng.random(11)}
+    for block in (1, 500):
+        monkeypatch.setattr(exact, "BLOCK", block)
+        for options in ({**seen, **more}, {**seen, "key_mask": mask, "scale": "entropy"}):
+            with host.limits(**LIMITS[limit], warp_by_warp=True):
+                agree(*both(kn.softmax_attention, q, k, v, return_lse=True, **options), 8)
+                if "bias" in options:
+                    options["return_bias_grad"] = True
+                agree(*both(kn.softmax_attention_vjp, g, q, k, v, **options), 300)
+
+
+@pytest.mark.parametrize("seen", SEEN[:4], ids=str)
+@pytest.mark.parametrize(
+    ("which", "value"), [*((x, np.nan) for x in "gqkv"), *((x, np.inf) for x in "gv")]
+)
+def test_softmax_attention_cuda_not_finite(host, which, value, seen, rng, monkeypatch):
+    """Of a query, key or value reaches who sees it, and no others."""
+    monkeypatch.setattr(exact, "BLOCK", 60)
+    q, k, v = make(rng, (12,), 4, 3, np.dtype(np.float64))
+    arrays = {"g": rng.normal(size=(12, 3)), "q": q, "k": k, "v": v}
+    arrays[which][5, 1] = value
+    mask = np.arange(12) != 8
+    k[8], v[8] = np.nan, -np.inf
+    for function in (kn.softmax_attention, kn.softmax_attention_vjp):
+        given = [x for name, x in arrays.items() if name != "g" or "vjp" in function.__name__]
+        found, expected = both(function, *given, key_mask=mask, **seen)
+        for got, want in zip(found, expected, strict=True):
+            finite = np.isfinite(want)
+            assert np.array_equal(np.isfinite(got), finite)
+            close(got[finite], want[finite], 100, np.dtype(np.float64))
+
+
+def test_softmax_attention_cuda_bits_do_not_depend_on_the_order_of_threads(host, rng):
+    q, k, v = make(rng, (2, 40), 6, 5, np.dtype(np.float32))
+    expected = None
+    for blocks, warp_by_warp in ((2**31 - 1, False), (1, True)):
+        with host.limits(threads=64, blocks=blocks, warp_by_warp=warp_by_warp):
+            got = kn.softmax_attention(q, k, v, causal=True, backend="cuda")
+            slopes = kn.softmax_attention_vjp(v, q, k, v, causal=True, backend="cuda")
         found = [x.tobytes() for x in (got, *slopes)]
         assert expected in (None, found)
         expected = found

@@ -9,6 +9,7 @@
   X(crossentropy)   \
   X(divergences)    \
   X(eg)             \
+  X(exact)          \
   X(linear)         \
   X(logarithmic)    \
   X(metrics)        \
@@ -21,9 +22,3 @@
   X(slopes)         \
   X(smooth)         \
   X(stepsize)
-
-// Parts without kernels for a GPU: there they are made of CuPy's functions.
-// clang-format off
-#define KX_HOST_PARTS(X) \
-  X(exact)
-// clang-format on

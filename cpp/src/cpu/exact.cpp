@@ -2,6 +2,7 @@
 // that whatever is done for each query runs along registers and never across them.
 #include <cstdlib>
 
+#include "kexue/exact.h"
 #include "product.h"
 
 namespace kexue {
@@ -9,22 +10,6 @@ inline namespace KX_ISA {
 namespace {
 
 constexpr int tile = 64;  // queries and keys of a tile of scores
-
-struct Sight {  // which keys a query sees
-  bool causal, exclude;
-  index offset;
-  // Keys from `stop` on are not seen by queries up to `last`.
-  index stop(index last, index keys) const {
-    const index end = causal ? last + offset + 1 : keys;
-    return end < 0 ? 0 : end < keys ? end : keys;
-  }
-  // Queries before this do not see `key`.
-  index first(index key) const { return causal && key > offset ? key - offset : 0; }
-  bool all(index query, index queries, index key, index keys) const {
-    if (causal && key + keys - 1 > query + offset) return false;
-    return !exclude || query + queries - 1 + offset < key || query + offset >= key + keys;
-  }
-};
 
 template <class T>
 struct Attention {
@@ -50,7 +35,7 @@ struct Attention {
         d(call['d']),
         e(call['v']),
         scale(T(parameter[0])),
-        sight{(int(parameter[1]) & 1) != 0, (int(parameter[1]) & 2) != 0, index(parameter[2])} {}
+        sight(Sight::of(parameter[1], parameter[2])) {}
   Attention(const Attention&) = delete;
   Attention& operator=(const Attention&) = delete;
 
@@ -119,7 +104,7 @@ struct Attention {
     return !flags.data || flags.data[key * flags.pitch] != 0;
   }
   bool sees(index row, index query, index key) const {
-    return sight.all(query, 1, key, 1) && kept(row, key);
+    return sight.sees(query, key) && kept(row, key);
   }
   bool sees_all(index row, index query, int columns, index key, int count) const {
     bool all = sight.all(query, columns, key, count);
@@ -253,7 +238,8 @@ struct Attention {
     }
     for (int i = 0; i < columns; ++i) {
       const T inverse = mass[i] == 0 ? T(0) : 1 / mass[i];
-      for (index c = 0; c < e_pitch; ++c) room.total[i * e_pitch + c] *= inverse;
+      T* const own = room.total + i * e_pitch;
+      for (index c = 0; c < e_pitch; ++c) own[c] = mass[i] == 0 ? T(0) : own[c] * inverse;
       top[i] = mass[i] == 0 ? T(-infinity) : top[i] + log(mass[i]);
     }
     put(matrix(call, out, row).from(query), columns, e, room.total, e_pitch);
@@ -330,13 +316,11 @@ struct Attention {
                 room.slopes, tile);
         for (int j = 0; j < count; ++j) {
           for (int i = 0; i < tile; i += width) {
-            T* const at = room.scores + j * tile + i;
-            const V s = load<V>(at);
-            const auto seen = s != splat<V>(-infinity);
-            const V p = select(seen, exp_up_to(V(s - load<V>(level + i))), V{});
-            const V slope = p * (load<V>(room.slopes + j * tile + i) - load<V>(delta + i));
-            store(at, p);
-            store(room.slopes + j * tile + i, select(seen, slope, V{}));
+            T *const at = room.scores + j * tile + i, *const change = room.slopes + j * tile + i;
+            const PairSlope<V> pair(load<V>(at), load<V>(level + i), load<V>(change),
+                                    load<V>(delta + i));
+            store(at, pair.weight);
+            store(change, pair.slope);
           }
         }
         if (to[3].data)

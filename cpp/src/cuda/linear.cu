@@ -1,29 +1,14 @@
 #include "kexue/cuda/linear.h"
 
-#include "engine.h"
+#include "cells.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 namespace {
 
-class CudaLinear : public CudaEngine {
+class CudaLinear : public CudaCells {
  public:
-  using CudaEngine::CudaEngine;
-
-  // fn on every loop position, whose operands are the call's; `width` numbers keep a team busy.
-  template <class T, class Fn>
-  long long rows(const Fn& fn, index width) {
-    const bool done = each_piece([&] {
-      LinearWork<T, Fn> work = {fn, plan(false), {}, {}};
-      work.plan.size = team_size(width);
-      for (int k = 0; k < Fn::operands; ++k) {
-        work.op[k] = place(&call_.operand[k]);
-        work.pitch[k] = call_.operand[k].pitch;
-      }
-      return launch(work);
-    });
-    return done ? 0 : -1;
-  }
+  using CudaCells::CudaCells;
 
   template <class E, class T>
   long long step() {
@@ -46,24 +31,9 @@ class CudaLinear : public CudaEngine {
   }
 };
 
-// A kernel is run(engine, call, zero of the type of sums).
-template <class T, class Run>
-long long with(const Call& call, Run run) {
-  CudaLinear engine(call);
-  return run(engine, call, T(0));
-}
-#define KX_LINEAR(name, signature, parameters)                                              \
-  {                                                                                         \
-    #name, signature, parameters, {                                                         \
-      [](const Call& call) -> long long { return with<double>(call, name{}); },             \
-          [](const Call& call) -> long long { return with<float>(call, name{}); }, nullptr, \
-          nullptr                                                                           \
-    }                                                                                       \
-  }
-
 struct features {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     const double* const p = call.parameter;
     const LinearFeatures<T> fn = {int(p[0]), call['d'], index(p[4]), T(p[1]), T(p[2]), T(p[3])};
     return engine.rows<T>(fn, fn.f > fn.d ? fn.f : fn.d);
@@ -71,56 +41,56 @@ struct features {
 };
 struct settle {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearSettle<T>{call['f']}, call['f']);
   }
 };
 struct peaks {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearPeaks<T>{call['c']}, 1);
   }
 };
 struct units {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearUnits<T>{call['p']}, 1);
   }
 };
 struct marks {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     const LinearMarks<T> fn = {call['f'], call['c'], call['e']};
     return engine.rows<T>(fn, fn.f > fn.e ? fn.f : fn.e);
   }
 };
 struct states {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearStates<T>{call['p'], call['e']}, 8 * call['e']);
   }
 };
 struct readers {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearReaders<T>{call['f']}, call['f']);
   }
 };
 struct scores {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearScores<T>{call['f'], call['c']}, call['c']);
   }
 };
 struct mend {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearMend<T>{call['f'], call['e']}, call['e']);
   }
 };
 struct results {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     const double* const p = call.parameter;
     const LinearFinish<T> fn = {int(p[0]), p[1] != 0, index(p[3]), call['e'], T(p[2])};
     return engine.rows<T>(fn, fn.e);
@@ -128,7 +98,7 @@ struct results {
 };
 struct slopes {
   template <class T>
-  long long operator()(CudaLinear& engine, const Call& call, T) const {
+  long long operator()(CudaCells& engine, const Call& call, T) const {
     return engine.rows<T>(LinearSlopes<T>{call['f'], call['e']}, call['f']);
   }
 };
@@ -139,17 +109,17 @@ long long step(const Call& call) {
 }
 
 constexpr Entry linear_entries[] = {
-    KX_LINEAR(features, "(d),(g)?,(g)?,()?,()?->(f)?,(f)?,()?", 5),
-    KX_LINEAR(settle, "(f),(f)?,(f)?->(f)", 0),
-    KX_LINEAR(peaks, "(c)->()", 0),
-    KX_LINEAR(units, "(),(p),(p)?->(p),(p)", 0),
-    KX_LINEAR(marks, "(f),(f),(c,f)?,(c,f),(c,e)->(),(f)", 0),
-    KX_LINEAR(states, "(e),(p),(p),(p)->(p,e),(e)", 0),
-    KX_LINEAR(readers, "(f),(f)?,(f),(f),()?,()?,(c,f)?->(f),()", 0),
-    KX_LINEAR(scores, "(),(f)?,(f)?,()?,(c,f)?,(c,f)?,()?->(c)", 0),
-    KX_LINEAR(mend, "(f),(f,e),(c),(c,e),(),()->(e)", 0),
-    KX_LINEAR(results, "(e),(),()?,(v)?->(v)?,()?,(e)?", 4),
-    KX_LINEAR(slopes, "(f),(f),(e)?,(f,e)?,(c)?,(c,f)?,(c,f)?,()?,()?,()?->(f)", 0),
+    KX_CELLS(features, "(d),(g)?,(g)?,()?,()?->(f)?,(f)?,()?", 5),
+    KX_CELLS(settle, "(f),(f)?,(f)?->(f)", 0),
+    KX_CELLS(peaks, "(c)->()", 0),
+    KX_CELLS(units, "(),(p),(p)?->(p),(p)", 0),
+    KX_CELLS(marks, "(f),(f),(c,f)?,(c,f),(c,e)->(),(f)", 0),
+    KX_CELLS(states, "(e),(p),(p),(p)->(p,e),(e)", 0),
+    KX_CELLS(readers, "(f),(f)?,(f),(f),()?,()?,(c,f)?->(f),()", 0),
+    KX_CELLS(scores, "(),(f)?,(f)?,()?,(c,f)?,(c,f)?,()?->(c)", 0),
+    KX_CELLS(mend, "(f),(f,e),(c),(c,e),(),()->(e)", 0),
+    KX_CELLS(results, "(e),(),()?,(v)?->(v)?,()?,(e)?", 4),
+    KX_CELLS(slopes, "(f),(f),(e)?,(f,e)?,(c)?,(c,f)?,(c,f)?,()?,()?,()?->(f)", 0),
     {"linear_attention_step",
      "(d),(d),(v),any(f,d)?,any(f)?,any()?,any()?->any(v),any(f),any(f,v),any(f)",
      5,

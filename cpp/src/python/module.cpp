@@ -13,30 +13,26 @@ namespace nb = nanobind;
 #if defined(KX_LEVEL_V2)
 namespace kexue::v2 {
 KX_PARTS(KX_DECLARE)
-KX_HOST_PARTS(KX_DECLARE)
 }  // namespace kexue::v2
 #endif
 #if defined(KX_LEVEL_V3)
 namespace kexue::v3 {
 KX_PARTS(KX_DECLARE)
-KX_HOST_PARTS(KX_DECLARE)
 }  // namespace kexue::v3
 #endif
 #if defined(KX_LEVEL_V4)
 namespace kexue::v4 {
 KX_PARTS(KX_DECLARE)
-KX_HOST_PARTS(KX_DECLARE)
 }  // namespace kexue::v4
 #endif
 #if defined(KX_LEVEL_BASE)
 namespace kexue::base {
 KX_PARTS(KX_DECLARE)
-KX_HOST_PARTS(KX_DECLARE)
 }  // namespace kexue::base
 #endif
 
 #define KX_COUNT(part) +1
-constexpr int parts = KX_PARTS(KX_COUNT) KX_HOST_PARTS(KX_COUNT);
+constexpr int parts = KX_PARTS(KX_COUNT);
 namespace {
 
 struct Level {
@@ -71,16 +67,16 @@ bool has_v4() {
 const Level* levels(int& count) {
   static const Level all[] = {
 #if defined(KX_LEVEL_V2)
-      {"v2", has_v2(), {KX_PARTS(KX_TABLE_OF_V2) KX_HOST_PARTS(KX_TABLE_OF_V2)}},
+      {"v2", has_v2(), {KX_PARTS(KX_TABLE_OF_V2)}},
 #endif
 #if defined(KX_LEVEL_V3)
-      {"v3", has_v3(), {KX_PARTS(KX_TABLE_OF_V3) KX_HOST_PARTS(KX_TABLE_OF_V3)}},
+      {"v3", has_v3(), {KX_PARTS(KX_TABLE_OF_V3)}},
 #endif
 #if defined(KX_LEVEL_V4)
-      {"v4", has_v4(), {KX_PARTS(KX_TABLE_OF_V4) KX_HOST_PARTS(KX_TABLE_OF_V4)}},
+      {"v4", has_v4(), {KX_PARTS(KX_TABLE_OF_V4)}},
 #endif
 #if defined(KX_LEVEL_BASE)
-      {"base", true, {KX_PARTS(KX_TABLE_OF_BASE) KX_HOST_PARTS(KX_TABLE_OF_BASE)}},
+      {"base", true, {KX_PARTS(KX_TABLE_OF_BASE)}},
 #endif
   };
   count = int(sizeof all / sizeof all[0]);

@@ -8,73 +8,12 @@
 
 #include "../erf.h"
 #include "../linear.h"
-#include "elements.h"
+#include "cells.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 
 constexpr int rises = 1, broken = 2;  // marks of a chunk: see above; numbers that are not finite
-
-// An operand at its row.
-template <class T>
-struct Cell {
-  char* data;
-  index step, pitch;
-  KX_FN explicit operator bool() const { return data != nullptr; }
-  KX_FN T operator[](index i) const { return load<T>(data + i * step); }
-  KX_FN T operator()(index i, index j) const { return load<T>(data + i * pitch + j * step); }
-  KX_FN void set(index i, T value) const { store(data + i * step, value); }
-  KX_FN void set(index i, index j, T value) const { store(data + i * pitch + j * step, value); }
-  KX_FN T value() const { return load<T>(data); }
-  KX_FN T value_or(T missing) const { return data ? value() : missing; }
-  KX_FN int mark() const { return data ? int(value()) : 0; }
-};
-
-template <class T>
-struct LinearTeam : BlockTeam<T, T> {
-  using BlockTeam<T, T>::BlockTeam;
-  template <class F>
-  KX_FN void each(index count, F f) const {
-    for (index i = this->lane; i < count; i += this->size) f(i);
-  }
-  template <class F>
-  KX_FN T total(index count, F f) const {
-    T sum = 0;
-    each(count, [&](index i) { sum += f(i); });
-    return this->combine(sum, this->size, [](T a, T b) { return a + b; });
-  }
-  template <class F>
-  KX_FN T largest(index count, F f) const {
-    T top = T(-infinity);
-    each(count, [&](index i) {
-      const T x = f(i);
-      top = x > top || x != x ? x : top;
-    });
-    return this->combine(top, this->size, [](T a, T b) { return b > a || b != b ? b : a; });
-  }
-};
-
-// Fn::operands of them to a row; fn(team, cells, row).
-template <class T, class Fn>
-struct LinearWork {
-  static constexpr bool crowded = true;
-  Fn fn;
-  Plan plan;
-  Array op[Fn::operands];
-  index pitch[Fn::operands];
-
-  KX_FN index jobs() const { return plan.rows; }
-  KX_FN void operator()(index row, Slots* slots) const {
-    ElementCursor<Fn::operands> place = {op, {}};
-    go_to(plan, row, place);
-    Cell<T> cell[Fn::operands];
-    KX_UNROLL
-    for (int k = 0; k < Fn::operands; ++k) {
-      cell[k] = {op[k].data ? place[k] : nullptr, op[k].step, pitch[k]};
-    }
-    fn(LinearTeam<T>(0, plan.size, slots), cell, row);
-  }
-};
 
 // Features of a row of inputs, of which `u` is the product with the projection. Maps with
 // logarithms give `log`, others `sign`, and `unit` one logarithm for all features of the row.
@@ -394,7 +333,7 @@ struct LinearStep {
   KX_FN void operator()(index row, Slots* slots) const {
     ElementCursor<operands> place = {op, {}};
     go_to(plan, row, place);
-    const LinearTeam<T> team(0, plan.size, slots);
+    const CellTeam<T> team(0, plan.size, slots);
     T *const a = memory + row * room(f, plan.size), *const b = a + f, *const fade = b + f,
              *const part = fade + f;
     const auto number = [&](int which, T missing) {
@@ -475,7 +414,7 @@ struct LinearStep {
     return reinterpret_cast<T*>(place[which]);
   }
   template <class X>
-  KX_FN T half(const LinearTeam<T>& team, bool absent, X x) const {
+  KX_FN T half(const CellTeam<T>& team, bool absent, X x) const {
     if (kind != affine || absent) return 0;
     return team.total(d, [&](index j) {
       const T a = scale * x(j);

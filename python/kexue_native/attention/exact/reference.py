@@ -73,7 +73,7 @@ def softmax_attention(
         weight = xp.exp(s - shift)
         mass = xp.sum(weight, axis=-1, keepdims=True)
         share = weight / xp.where(mass == 0, 1.0, mass)
-        put(out[..., rows, :], weigh(share, seen, v))
+        put(out[..., rows, :], xp.where(mass == 0, 0.0, weigh(share, seen, v)))
         if lse is not None:
             put(lse[..., rows], (shift + xp.log(mass))[..., 0])
 
