@@ -102,7 +102,7 @@ struct SmoothMax2Grad {
   Parameter radius;
   template <class V>
   KX_FN Values<V, 2> operator()(V x, V y) const {
-    const SquareplusGrad<E> share = {radius};
+    SquareplusGrad<E> share = {radius};
     const V d = SmoothMax2<E>::difference(x, y);
     return {{share(d), share(V(-d))}};
   }
@@ -155,7 +155,7 @@ struct Rate {
   // e^-|beta x|
   template <class V>
   KX_FN Decay<V> decay(V x) const {
-    const Two<V> v = size(V(-distance(x)));
+    Two<V> v = size(V(-distance(x)));
     return kexue::decay(v.hi, v.lo);
   }
 };
@@ -169,7 +169,7 @@ struct Sigmoid {
   template <class V>
   KX_FN V operator()(V x) const {
     const auto below = x * beta.sign < V{};
-    const Decay<V> e = beta.decay(x);
+    Decay<V> e = beta.decay(x);
     const V q = select(below, e.p, splat<V>(1)) / (1 + e.rough());
     return select(below, e.scale(q), q);
   }
@@ -180,7 +180,7 @@ struct SigmoidGrad {
   using Term = E;
   template <class V>
   KX_FN V operator()(V x) const {
-    const Decay<V> e = decay_of_magnitude(x);
+    Decay<V> e = decay_of_magnitude(x);
     const V one = 1 + e.rough();
     return e.scale(V(e.p / (one * one)));
   }
@@ -239,14 +239,14 @@ struct SmoothAbsGrad {
 template <class V>
 KX_FN V gated(V x, V minus_t, Two<V> v) {
   const auto below = x < V{};
-  const Decay<V> e = decay(v.hi, v.lo);
+  Decay<V> e = decay(v.hi, v.lo);
   const V q = select(below, V(minus_t * e.p), x) / (1 + e.rough());
   return select(below, e.scale(q), q);
 }
 // Its derivative s (1 + x z' (1 - s)), from slope = -|x z'|; that at x and that at -x sum to 1.
 template <class V>
 KX_FN V gated_slope(V x, Two<V> v, V slope) {
-  const Decay<V> e = decay(v.hi, v.lo);
+  Decay<V> e = decay(v.hi, v.lo);
   const V share = 1 / (1 + e.rough());
   const V lower = e.scale(V(e.p * share * (1 + slope * share)));
   return select(x < V{}, lower, V(1 - lower));
@@ -271,7 +271,7 @@ struct SiluGrad {
   Parameter beta;
   template <class V>
   KX_FN V operator()(V x) const {
-    const Two<V> v = beta.size(V(-beta.distance(x)));
+    Two<V> v = beta.size(V(-beta.distance(x)));
     return gated_slope(x, v, v.hi);
   }
 };
@@ -289,8 +289,8 @@ struct TanhGate {
     const Factor<E> a(Two<double>{1.5957691216057308, -9.96930880911092e-17});
     const Factor<E> b(Two<double>{0.07135481627260025, -4.1218577217431825e-18});
     const Two<V> square = two_product(t, t), bend = b(square.hi);
-    const Two<V> sum = two_sum(splat<V>(a.hi), bend.hi);
-    const Two<V> v = two_product(t, sum.hi);
+    Two<V> sum = two_sum(splat<V>(a.hi), bend.hi);
+    Two<V> v = two_product(t, sum.hi);
     return {v.hi, V(v.lo + t * (sum.lo + (bend.lo + (a.lo + b.hi * square.lo))))};
   }
   template <class V>
@@ -328,7 +328,7 @@ struct Gelu {
   template <class V>
   KX_FN V operator()(V x) const {
     const V t = at_most(magnitude(x), splat<V>(normal_end<E>));
-    const Decay<V> e = normal_decay(t);
+    Decay<V> e = normal_decay(t);
     return positive_part(x) - e.scale(V(t * normal_share(t) * e.p));
   }
 };
@@ -339,7 +339,7 @@ struct GeluGrad {
   template <class V>
   KX_FN V operator()(V x) const {
     const V t = at_most(magnitude(x), splat<V>(normal_end<E>));
-    const Decay<V> e = normal_decay(t);
+    Decay<V> e = normal_decay(t);
     const V lower = e.scale(V((normal_share(t) - t * E(normal_peak)) * e.p));
     return select(x < V{}, lower, V(1 - lower));
   }
@@ -382,7 +382,7 @@ struct ReluGaussian {
   template <class V>
   KX_FN V operator()(V x) const {
     const Two<V> z = width(magnitude(x));
-    const Decay<V> e = normal_decay(z.hi, z.lo);
+    Decay<V> e = normal_decay(z.hi, z.lo);
     return positive_part(x) + e.scale(V(normal_excess(z.hi) * e.p * width.sigma));
   }
 };
@@ -395,7 +395,7 @@ struct ReluGaussianGrad {
   template <class V>
   KX_FN V operator()(V x) const {
     const Two<V> z = width(magnitude(x));
-    const Decay<V> e = normal_decay(z.hi, z.lo);
+    Decay<V> e = normal_decay(z.hi, z.lo);
     const V lower = e.scale(V(normal_share(z.hi) * e.p));
     return select(x < V{}, lower, V(1 - lower));
   }

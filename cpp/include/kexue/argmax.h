@@ -182,7 +182,7 @@ struct UniformNoise {
     }
     template <class V>
     KX_FN V factor(V gap, int k, V& error) const {
-      const Two<V> value = two_sum(splat<V>(high - t[k]), V(-gap));
+      Two<V> value = two_sum(splat<V>(high - t[k]), V(-gap));
       const auto rising = rises(gap);
       error = select(rising, V(value.lo * (2 - value.hi)), V{});
       return select(rising, value.hi, splat<V>(1));
@@ -281,7 +281,7 @@ struct Masses {
 };
 template <class Team, class V, class Batch>
 KX_FN Masses masses(const Team& team, Memory<V> row, const Batch& batch) {
-  const auto f = product(team, [&](auto i) {
+  auto f = product(team, [&](auto i) {
     const V x = row[i];
     Factors<V, nodes_at_once> factors;
     KX_UNROLL
@@ -334,7 +334,7 @@ struct ArgmaxDistribution {
     });
     if (alone) return;
     noise.for_nodes(team, row, [&](const auto& batch) {
-      const Masses mass = masses(team, row, batch);
+      Masses mass = masses(team, row, batch);
       each(team, [&](auto i) {
         const V x = row[i];
         V sum = out[i];
@@ -365,8 +365,8 @@ struct ArgmaxDistributionVjp {
       out.set(i, V{});
     });
     noise.for_nodes(team, row, [&](const auto& batch) {
-      const Masses mass = masses(team, row, batch);
-      const auto sums = team.template sum<2 * K>([&](auto) {
+      Masses mass = masses(team, row, batch);
+      auto sums = team.template sum<2 * K>([&](auto) {
         return [&](auto i) {
           const V x = row[i], own = g[i];
           Sums<V, 2 * K> s;
@@ -498,7 +498,7 @@ struct GumbelMax {
   KX_FN auto gather(const Team& team, X logits, G gumbel, I positions) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto top = team.template top<2>([&](auto row) {
+    auto top = team.template top<2>([&](auto row) {
       return [l = row(logits), e = row(gumbel)](auto i) {
         return Top<V, 2>{sum(V(l[i]), V(e[i])), {l[i], e[i]}};
       };
@@ -526,7 +526,7 @@ struct GumbelMax {
   }
   template <class R>
   KX_FN Results<R> results(State<R> s) const {
-    const auto found = (s.undefined == R{}) & (s.max > splat<R>(-infinity));
+    auto found = (s.undefined == R{}) & (s.max > splat<R>(-infinity));
     return {{select(found, s.position, splat<R>(-1)), s.logit, s.noise}};
   }
 };

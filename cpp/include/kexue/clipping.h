@@ -47,7 +47,7 @@ struct ScaledSquares {
       unit = power_below(R(
           team.max([&](auto row) { return [v = row(values)](auto i) { return abs(V(v[i])); }; })));
     }
-    const auto s = team.template sum<1>([&](auto row) {
+    auto s = team.template sum<1>([&](auto row) {
       return [v = row(values), inverse = V(row(R(1 / unit)))](auto i) {
         const V x = squares_fit<T> ? V(v[i]) : V(v[i] * inverse);
         return Sums<V, 1>{x * x};

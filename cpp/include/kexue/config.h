@@ -1,4 +1,8 @@
 // Compiler switches. The only header with macros; all of them begin with KX_.
+//
+// Locals of class types are not `const` in kernels: g++ 12 takes such objects apart into registers
+// unless they are constants that a call initialised; those it copies by way of memory, in pieces
+// of other sizes than they were stored in (a third of the time of short rows).
 #pragma once
 
 #if defined(__CUDACC__)

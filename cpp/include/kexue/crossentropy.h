@@ -17,7 +17,7 @@ template <class T, class V>
 KX_FN Event<V> event_of(V x) {
   const V one = splat<V>(1), tail = exp_or_zero<T>(V(-abs(x)));
   const V unit = 1 / (1 + tail);
-  const auto negative = x < V{};
+  auto negative = x < V{};
   return {select(negative, tail, one) * unit, select(negative, one, tail) * unit, tail};
 }
 
@@ -54,10 +54,10 @@ struct SoftmaxCrossentropy {
     using V = typename Team::Value;
     using R = typename Team::Result;
     const R max = team.max([&](auto row) {
-      const auto live = masked(row(x), row(mask), -infinity);
+      auto live = masked(row(x), row(mask), -infinity);
       return [=](auto i) { return live[i]; };
     });
-    const auto s = team.template sum<8, 3>([&](auto row) {
+    auto s = team.template sum<8, 3>([&](auto row) {
       const V m = row(max), one = splat<V>(1);
       return [=, live = masked(row(x), row(mask), -infinity), given = row(targets),
               on = row(mask)](auto i) {
@@ -79,7 +79,7 @@ struct SoftmaxCrossentropy {
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
-    const LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
+    LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
     State<R> out = {sum, R{}, R{}, R{}, R{}, a.count + b.count, a.invalid + b.invalid};
     const auto add = [&](const State<R>& block) {
       const auto leads = block.sum.max == sum.max;
@@ -159,7 +159,7 @@ struct SigmoidCrossentropy {
   template <class Team, class X, class U, class M>
   KX_FN auto gather(const Team& team, X x, U targets, M mask) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<2, 1>([&](auto row) {
+    auto s = team.template sum<2, 1>([&](auto row) {
       const V one = splat<V>(1);
       return [=, v = row(x), given = row(targets), on = row(mask)](auto i) {
         const V value = v[i], t = weights_of<V>(given[i]).positive;
@@ -191,7 +191,7 @@ struct SigmoidCrossentropy {
     return [=, v = row(x), given = row(targets), on = row(mask),
             undefined = V(row(done.undefined))](auto i) {
       const V t = weights_of<V>(given[i]).positive;
-      const Event<V> e = event_of<T>(V(v[i]));
+      Event<V> e = event_of<T>(V(v[i]));
       const V slope = (1 - t) * e.on - t * e.off;
       return Pair<V>{select(on[i], V(slope + undefined), V{}),
                      select(on[i], V(e.on * e.off + undefined), V{})};

@@ -120,12 +120,12 @@ struct SoftmaxDivergence {
     using R = typename Team::Result;
     const R s_max = team.max([&](auto row) { return keys(row(s), row(mask)); });
     const R t_max = team.max([&](auto row) { return keys(row(t), row(mask)); });
-    const auto sums = team.template sum<10, 3>([&](auto row) {
+    auto sums = team.template sum<10, 3>([&](auto row) {
       const V one = splat<V>(1);
       return [=, entry = entries(row, s_max, t_max, s, t, mask), x = keys(row(s), row(mask)),
               y = keys(row(t), row(mask)), x_max = V(row(s_max)), y_max = V(row(t_max)),
               on = row(mask)](auto i) {
-        const Entry<V> e = entry(i);
+        Entry<V> e = entry(i);
         const auto x_leads = x(i) == x_max, y_leads = y(i) == y_max;
         const V p = times_or_zero(e.p, e.gap), q = times_or_zero(e.q, e.gap);
         return Sums<V, 10>{select(x_leads, V{}, e.p),      select(x_leads, p, V{}),
@@ -138,10 +138,10 @@ struct SoftmaxDivergence {
     const R s_rest = sums[0] + (sums[7] - 1), t_rest = sums[3] + (sums[8] - 1);
     const R log_ratio = log_of_ratio(sums[6], s_rest, t_rest);
     const R s_inverse = 1 / (1 + s_rest), t_inverse = 1 / (1 + t_rest);
-    const auto divergences = team.template sum<2>([&](auto row) {
+    auto divergences = team.template sum<2>([&](auto row) {
       return [=, entry = entries(row, s_max, t_max, s, t, mask), log_r = V(row(log_ratio)),
               p_unit = V(row(s_inverse)), q_unit = V(row(t_inverse))](auto i) {
-        const Entry<V> e = entry(i);
+        Entry<V> e = entry(i);
         const V p = e.p * p_unit, q = e.q * q_unit, delta = e.gap - log_r;
         const V change = difference<T>(p, q, delta);
         return Sums<V, 2>{information<T>(p, delta, change),
@@ -231,7 +231,7 @@ struct SoftmaxDivergence {
             q_unit = V(row(done.t_inverse)), log_ratio = V(row(done.log_ratio)),
             p_mean = V(row(done.s_mean)), q_mean = V(row(done.t_mean)),
             p_winner = V(row(done.s_winner)), q_winner = V(row(done.t_winner))](auto i) {
-      const Entry<V> e = entry(i);
+      Entry<V> e = entry(i);
       const V p = e.p * p_unit, q = e.q * q_unit;
       const V change = difference<T>(p, q, V(e.gap - log_ratio));
       const auto p_wins = (x(i) == x_max) & (p_winner == p_winner);
@@ -280,7 +280,7 @@ struct SigmoidDivergence {
   KX_FN Entry<V> entry(V s, V t) const {
     const V factor = splat<V>(scale), x = times_or_zero(factor, s), y = times_or_zero(factor, t);
     const V gap = select(x == y, V{}, times_or_zero(factor, V(s - t)));
-    const Event<V> p = event_of<T>(x), q = event_of<T>(y);
+    Event<V> p = event_of<T>(x), q = event_of<T>(y);
     const V fall = expm1_nonpositive<T>(V(-abs(gap)));
     const V change = select(gap > V{}, V(-p.on * q.off), V(q.on * p.off)) * fall;
     return {x, y, gap, p, q, fall, change};
@@ -304,7 +304,7 @@ struct SigmoidDivergence {
   template <class Team, class S, class U, class M>
   KX_FN auto gather(const Team& team, S s, U t, M mask) const {
     using V = typename Team::Value;
-    const auto sums = team.template sum<1>([&](auto row) {
+    auto sums = team.template sum<1>([&](auto row) {
       return [=, fn = *this, x = row(s), y = row(t), on = row(mask)](auto i) {
         return Sums<V, 1>{select(on[i], fn.term(fn.entry(V(x[i]), V(y[i]))), V{})};
       };
@@ -328,7 +328,7 @@ struct SigmoidDivergence {
     using V = typename Row::Value;
     return [=, fn = *this, x = row(s), y = row(t), on = row(mask),
             undefined = V(row(done.undefined))](auto i) {
-      const Entry<V> e = fn.entry(V(x[i]), V(y[i]));
+      Entry<V> e = fn.entry(V(x[i]), V(y[i]));
       V p_slope = times_or_zero(V(e.p.on * e.p.off), e.gap), q_slope = e.change;
       if (fn.symmetric) {
         p_slope = p_slope + e.change;

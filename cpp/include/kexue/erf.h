@@ -119,7 +119,7 @@ constexpr E decay_end = sizeof(E) == 8 ? -1372 : -149;
 
 template <class V>
 KX_FN Decay<V> decay(V x, V x_lo = V{}) {  // x from decay_end to 0
-  const Exponential<V> e = exp_reduce<element_t<V>>(x, x_lo);
+  Exponential<V> e = exp_reduce<element_t<V>>(x, x_lo);
   return {1 + (e.r + e.r * e.r * e.q), e.rounded};
 }
 // e^-|x|
@@ -136,7 +136,7 @@ struct Factor {
       : hi(E(c.hi)), lo(sizeof(E) == 8 ? E(c.lo) : E(c.hi - double(E(c.hi)))) {}
   template <class V>
   KX_FN Two<V> operator()(V t) const {
-    const Two<V> p = two_product(t, splat<V>(hi));
+    Two<V> p = two_product(t, splat<V>(hi));
 #if defined(KX_HAS_FMA)
     return {p.hi, V(p.lo + t * lo)};
 #else  // which splits t, and is not a number where t is near the largest

@@ -119,7 +119,7 @@ KX_FN V product_and(V a, V b, V small) {
 #if defined(KX_HAS_FMA)
   return fused(a, b, small);
 #else
-  const Two<V> p = two_product(a, b);
+  Two<V> p = two_product(a, b);
   const V once = p.hi + (p.lo + small);
   return select(once == once, once, V(p.hi + small));  // the split may overflow where a b does not
 #endif
@@ -389,7 +389,7 @@ KX_FN V exp_nonpositive(V x, V x_lo = V{}) {
   if constexpr (sizeof(T) == sizeof(float)) {
     // A float is 0 from e^-104 on; double is far from its own underflow at e^-300.
     const V low = splat<V>(-300.0);
-    const Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
+    Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
     return (1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded);
   } else {
     // 2^k may be subnormal: form 2^(k + raise), then come down by an exact power.
@@ -397,7 +397,7 @@ KX_FN V exp_nonpositive(V x, V x_lo = V{}) {
     constexpr E down = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
     const V low = splat<V>(sizeof(E) == 8 ? -750.0 : -106.0);
     const auto under = x < low;
-    const Exponential<V> e = exp_reduce<T>(select(under, low, x), select(under, V{}, x_lo));
+    Exponential<V> e = exp_reduce<T>(select(under, low, x), select(under, V{}, x_lo));
     const V p = 1 + (e.r + e.r * e.r * e.q);
     return p * power_of_two(e.rounded, raise) * down;
   }
@@ -419,7 +419,7 @@ KX_FN V exp_difference(V x, V m) {
 template <class T, class V>
 KX_FN V expm1_nonpositive(V x) {
   const V low = splat<V>(-60.0);
-  const Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
+  Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
   const V scale = power_of_two(e.rounded);
   return (scale - 1) + scale * (e.r + e.r * e.r * e.q);
 }
@@ -479,7 +479,7 @@ KX_FN LogParts<V> log_parts(V x, V correction = V{}) {
 }
 template <class V>
 KX_FN V log_normal(V x, V correction = V{}) {
-  const LogParts<V> p = log_parts(x, correction);
+  LogParts<V> p = log_parts(x, correction);
   return p.k * Format<element_t<V>>::ln2_head + (p.g + p.small);
 }
 
@@ -510,13 +510,13 @@ KX_FN V log1p(V x) {
 
 template <class V>
 KX_FN Two<V> operator*(Two<V> a, Two<V> b) {
-  const Two<V> p = two_product(a.hi, b.hi);
+  Two<V> p = two_product(a.hi, b.hi);
   return quick_two_sum(p.hi, V(p.lo + (a.hi * b.lo + a.lo * b.hi)));
 }
 template <class V>
 KX_FN Two<V> operator+(Two<V> a, Two<V> b) {
-  const Two<V> s = two_sum(a.hi, b.hi);
-  const Two<V> t = two_sum(a.lo, b.lo);
+  Two<V> s = two_sum(a.hi, b.hi);
+  Two<V> t = two_sum(a.lo, b.lo);
   const Two<V> u = quick_two_sum(s.hi, V(s.lo + t.hi));
   return quick_two_sum(u.hi, V(u.lo + t.lo));
 }
@@ -527,8 +527,8 @@ KX_FN Two<V> log1p_two(V x, V x_lo = V{}) {
   using F = Format<element_t<V>>;
   const V u = 1 + x;
   const V lost = select(x > splat<V>(1), V(1 - (u - x)), V(x - (u - 1))) + x_lo;
-  const LogParts<V> p = log_parts(u, lost);
-  const Two<V> sum = two_sum(V(p.k * F::ln2_head), p.g);
+  LogParts<V> p = log_parts(u, lost);
+  Two<V> sum = two_sum(V(p.k * F::ln2_head), p.g);
   return quick_two_sum(sum.hi, V(sum.lo + p.small));
 }
 

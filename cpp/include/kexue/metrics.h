@@ -24,7 +24,7 @@ struct Mean {
   template <class Team, class X>
   KX_FN auto gather(const Team& team, X x) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>(
+    auto s = team.template sum<1>(
         [&](auto row) { return [v = row(x)](auto i) { return Sums<V, 1>{V(v[i])}; }; });
     return State<typename Team::Result>{s[0]};
   }
@@ -59,9 +59,9 @@ struct SmoothRatio {
   template <class Team, class X, class C>
   KX_FN auto gather(const Team& team, X probs, C targets) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<4>([&](auto row) {
+    auto s = team.template sum<4>([&](auto row) {
       return [p = row(probs), t = row(targets)](auto i) {
-        const Both<V> w = weights_of<V>(t[i]);
+        Both<V> w = weights_of<V>(t[i]);
         const V v = p[i];
         return Sums<V, 4>{V(w.positive * v), w.positive, v, invalid_target(w)};
       };
@@ -164,7 +164,7 @@ struct NegativeCosine {
     const R largest_p = largest(team, p), largest_z = largest(team, z);
     const R scale_p = power_near_one_over<T>(largest_p);
     const R scale_z = power_near_one_over<T>(largest_z);
-    const auto s = team.template sum<3>([&](auto row) {
+    auto s = team.template sum<3>([&](auto row) {
       return [a = row(p), b = row(z), fp = V(row(scale_p)), fz = V(row(scale_z))](auto i) {
         const V x = fp * a[i], y = fz * b[i];
         return Sums<V, 3>{V(x * y), V(x * x), V(y * y)};

@@ -66,7 +66,7 @@ KX_FN bits_t<V> exponent_of(V rounded) {
 template <class V>
 KX_FN V exp_near(V x) {
   using B = bits_t<V>;
-  const Exponential<V> e = exp_reduce<NearTail<element_t<V>>>(x);
+  Exponential<V> e = exp_reduce<NearTail<element_t<V>>>(x);
   const V p = 1 + (e.r + e.r * e.r * e.q);
   return bit_cast<V>(B(bit_cast<B>(p) + exponent_of(e.rounded)));
 }
@@ -119,7 +119,7 @@ KX_FN Both<V> weights_of(M positive) {  // a condition: 0 or 1
 }
 template <class V>
 KX_FN Both<V> near_terms(Both<V> weight, V x) {
-  const Both<V> e = exp_both(x);
+  Both<V> e = exp_both(x);
   return {weight.negative * e.negative, weight.positive * e.positive};
 }
 template <class V, class M>
@@ -171,7 +171,7 @@ struct InvalidTargets {
   template <class Team, class C, class M>
   KX_FN auto gather(const Team& team, C targets, M mask) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1, 1>([&](auto row) {
+    auto s = team.template sum<1, 1>([&](auto row) {
       return [=, t = row(targets), on = row(mask)](auto i) {
         return Sums<V, 1>{select(on[i], invalid(weights_of<V>(t[i])), V{})};
       };
@@ -273,7 +273,7 @@ struct NearLoss {
 };
 template <class R>
 KX_FN NearLoss<R> near_loss(R negative, R positive, R threshold) {
-  const Both<R> e = exp_both(R(-threshold));
+  Both<R> e = exp_both(R(-threshold));
   const R n = negative * e.negative, p = positive * e.positive;
   return {log1p(n) + log1p(p), {e.negative / (1 + n), e.positive / (1 + p)}};
 }
@@ -307,7 +307,7 @@ KX_FN auto shifted_term(Row row, const ExpBase<P>& base) {
   using V = typename Row::Value;
   return [from = ExpBase<V>(row(base))](Both<V> weight, V score) {
     const V c = side<positive>(weight), x = side<positive>(score);
-    const Exp<V> e = exp_term<T>(x, from);
+    Exp<V> e = exp_term<T>(x, from);
     V term = e.hi;
     if constexpr (Exp<V>::parts == 2) term = e.hi + e.lo;
     const V most = splat<V>(1 / exp_lowered);
@@ -363,8 +363,8 @@ struct MultilabelCrossentropy {
   template <class Team, class X, class C, class M, class R>
   KX_COMMON static State<R> parts(const Team& team, X x, C targets, M mask, R s0) {
     using V = typename Team::Value;
-    const auto s = has_none(targets, 0) ? near_sums(team, x, Nothing{}, mask)
-                                        : near_sums(team, x, targets, mask);
+    auto s = has_none(targets, 0) ? near_sums(team, x, Nothing{}, mask)
+                                  : near_sums(team, x, targets, mask);
     const element_t<R> lift = 1 / exp_lowered;
     const R one = splat<R>(1), odd = select(s[2] == R{}, R{}, one);
     // A threshold within a third of the range keeps the factors of terms within it.
@@ -392,7 +392,7 @@ struct MultilabelCrossentropy {
       return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
         const V score = v[i];
         const auto target = t[i];
-        const Both<V> terms = near_terms<V>(target, score);
+        Both<V> terms = near_terms<V>(target, score);
         const V n = select(on[i], terms.negative, V{}), p = select(on[i], terms.positive, V{});
         row.keep(i, n, p);
         return Sums<V, 3>{n, p, select(on[i], is_odd<T, V>(target, score), V{})};
@@ -406,12 +406,12 @@ struct MultilabelCrossentropy {
     const R n_shift = shift_of<false>(team, x, targets, mask, s0);
     const R p_shift = shift_of<true>(team, x, targets, mask, s0);
     Two<R> n_unit, p_unit;
-    const auto n_base = exp_base<E>(n_shift, n_unit), p_base = exp_base<E>(p_shift, p_unit);
-    const auto s = team.template sum<3, 3>([&](auto row) {
-      const auto negative = shifted_term<T, false>(row, n_base);
-      const auto positive = shifted_term<T, true>(row, p_base);
+    auto n_base = exp_base<E>(n_shift, n_unit), p_base = exp_base<E>(p_shift, p_unit);
+    auto s = team.template sum<3, 3>([&](auto row) {
+      auto negative = shifted_term<T, false>(row, n_base);
+      auto positive = shifted_term<T, true>(row, p_base);
       return [=, v = row(x), t = row(targets), on = row(mask), far = V(row(wanted))](auto i) {
-        const Both<V> w = weights_of<V>(t[i]);
+        Both<V> w = weights_of<V>(t[i]);
         const V n = select(on[i], negative(w, v[i]), V{});
         const V p = select(on[i], positive(w, v[i]), V{});
         if (row.kept) {
@@ -441,7 +441,7 @@ template <class T, class R>
 KX_FN auto share_of(PartSum<R> part, Two<R> factor, R sound, R scale) {
   using P = Pack<term_t<T>, lanes<R>>;
   Two<R> unit;
-  const ExpBase<P> base = exp_base<term_t<T>>(part.shift, unit);
+  ExpBase<P> base = exp_base<term_t<T>>(part.shift, unit);
   const Two<R> moved = from_unit(factor.hi, unit);
   const Two<R> whole = quick_two_sum(moved.hi, R(moved.lo + factor.lo));
   const R exact = (whole.hi + sound) * scale;
@@ -470,7 +470,7 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
     using R = decltype(s.threshold);
     using P = Pack<term_t<T>, lanes<R>>;
     const PartValue<R> n = value_of<T>(s.negative, s.threshold);
-    const PartValue<R> p = value_of<T>(s.positive, R(-s.threshold));
+    PartValue<R> p = value_of<T>(s.positive, R(-s.threshold));
     // Terms that are near are not 2^64 too large.
     const R scale = select(s.shifted > R{}, splat<R>(1), splat<R>(1 / exp_lowered));
     const R sound = soundness(n.value + p.value, s.invalid);
@@ -481,7 +481,7 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
   KX_FN auto each(const D& done, Row row, X x, C targets, M mask, S) const {
     using V = typename Row::Value;
     return [shares = shares(done, row, x, targets), on = row(mask)](auto i) {
-      const Both<V> w = shares(i);
+      Both<V> w = shares(i);
       return select(on[i], V(w.negative - w.positive), V{});
     };
   }
@@ -491,19 +491,19 @@ struct MultilabelGradient : MultilabelCrossentropy<T> {
   template <class D, class Row, class X, class C>
   KX_FN static auto shares(const D& done, Row row, X x, C targets) {
     using V = typename Row::Value;
-    const auto n_share = done.negative.template times<V>(row);
-    const auto p_share = done.positive.template times<V>(row);
+    auto n_share = done.negative.template times<V>(row);
+    auto p_share = done.positive.template times<V>(row);
     if constexpr (Row::remembers) {
       return [=](auto i) { return Both<V>{n_share(row.recall(i, 0)), p_share(row.recall(i, 1))}; };
     } else {
-      const auto negative = shifted_term<T, false>(row, done.negative.base);
-      const auto positive = shifted_term<T, true>(row, done.positive.base);
+      auto negative = shifted_term<T, false>(row, done.negative.base);
+      auto positive = shifted_term<T, true>(row, done.positive.base);
       const V far = row(done.shifted);
       const bool any = smallest_lane(V(-far)) < 0;
       return [=, v = row(x), t = row(targets)](auto i) {
         Both<V> terms = near_terms<V>(t[i], V(v[i]));
         if (any) {
-          const Both<V> w = weights_of<V>(t[i]);
+          Both<V> w = weights_of<V>(t[i]);
           const auto yes = far > V{};
           terms = {select(yes, negative(w, v[i]), terms.negative),
                    select(yes, positive(w, v[i]), terms.positive)};
@@ -546,8 +546,8 @@ KX_FN auto shifted_peak(const Team& team, X x, C targets, M mask, typename Team:
   };
   const R top = team.max(keys);
   Two<R> unit;
-  const auto base = exp_base<element_t<V>>(shift, unit);
-  const auto s = team.template sum<2, 1>([&](auto row) {
+  auto base = exp_base<element_t<V>>(shift, unit);
+  auto s = team.template sum<2, 1>([&](auto row) {
     const V bound = V(row(top)) - element_t<V>(near_key);
     return [=, term = shifted_term<T, positive>(row, base), key = keys(row), v = row(x),
             t = row(targets), on = row(mask)](auto i) {
@@ -592,7 +592,7 @@ struct MultilabelCurvature : MultilabelGradient<T> {
   KX_FN auto gather(const Team& team, X x, C targets, M mask,
                     typename Team::Result threshold) const {
     using R = typename Team::Result;
-    const auto s = this->parts(team, x, targets, mask, this->finite_or_nan(threshold));
+    auto s = this->parts(team, x, targets, mask, this->finite_or_nan(threshold));
     Both<Peak<R>> peak = near_peaks(team, x, targets, mask, s);
     if (smallest_lane(R(-s.shifted)) < 0) {
       const auto far = s.shifted > R{};
@@ -626,7 +626,7 @@ struct MultilabelCurvature : MultilabelGradient<T> {
     using V = typename Row::Value;
     return [shares = this->shares(done, row, x, targets), n_left = V(row(done.left.negative)),
             p_left = V(row(done.left.positive)), bounds = bound, on = row(mask)](auto i) {
-      const Both<V> w = shares(i);
+      Both<V> w = shares(i);
       const V n = bounds ? w.negative : V(w.negative * rest(w.negative, n_left));
       const V p = bounds ? w.positive : V(w.positive * rest(w.positive, p_left));
       return Pair<V>{select(on[i], V(w.negative - w.positive), V{}), select(on[i], V(n + p), V{})};
@@ -652,10 +652,10 @@ struct MultilabelCurvature : MultilabelGradient<T> {
     if (smallest_lane(select(large, splat<R>(-1), R{})) < 0) {
       const R n_half = n * element_t<R>(exp_lowered / 2),
               p_half = p * element_t<R>(exp_lowered / 2);
-      const auto sum = team.template sum<2, 2>([&](auto row) {
+      auto sum = team.template sum<2, 2>([&](auto row) {
         return [=, v = row(x), t = row(targets), on = row(mask), a = V(row(n_half)),
                 b = V(row(p_half))](auto i) {
-          const Both<V> e = near_terms<V>(t[i], V(v[i]));
+          Both<V> e = near_terms<V>(t[i], V(v[i]));
           const V below = select(e.negative > a, V{}, e.negative);
           const V above = select(e.positive > b, V{}, e.positive);
           return Sums<V, 2>{select(on[i], below, V{}), select(on[i], above, V{})};

@@ -56,7 +56,7 @@ struct PairwiseRankLoss {
     using V = typename Team::Value;
     return team.max([&](auto row) {
       return [v = row(x), t = row(targets), on = row(mask)](auto i) {
-        const Both<V> w = weights_of<V>(t[i]);
+        Both<V> w = weights_of<V>(t[i]);
         const V key = key_of<V>(v[i], w), least = splat<V>(-infinity);
         const V here =
             positive ? select(is_positive(w), key, least) : select(is_positive(w), least, key);
@@ -70,12 +70,12 @@ struct PairwiseRankLoss {
     using R = typename Team::Result;
     const R high = leader<false>(team, x, targets, mask);
     const R low = leader<true>(team, x, targets, mask);
-    const auto s = team.template sum<5, 3>([&](auto row) {
+    auto s = team.template sum<5, 3>([&](auto row) {
       return [=, high = V(row(high)), low = V(row(low)), v = row(x), t = row(targets),
               on = row(mask)](auto i) {
-        const Both<V> w = weights_of<V>(t[i]);
+        Both<V> w = weights_of<V>(t[i]);
         const V key = key_of<V>(v[i], w), one = splat<V>(1), none = {};
-        const auto positive = is_positive(w);
+        auto positive = is_positive(w);
         const V top = select(positive, low, high);
         const V leads = select(on[i], select(key == top, one, none), none);
         const V rest = select(on[i], select(key == top, none, weight(key, top)), none);
@@ -131,7 +131,7 @@ struct PairwiseRankLoss {
   }
   template <class R>
   KX_FN Done<R> finish(const State<R>& s) const {
-    const Sum<R> sum = sum_of(s);
+    Sum<R> sum = sum_of(s);
     const R ahead = 1 / (1 + (sum.pairs + sum.small));
     const R behind = sum.small / (1 + (1 + sum.pairs) * sum.small);
     const R some = gamma * select(sum.lead > R{}, ahead, behind);
@@ -144,8 +144,8 @@ struct PairwiseRankLoss {
     const V high = row(done.high), low = row(done.low);
     const V high_factor = row(done.high_factor), low_factor = row(done.low_factor);
     return [=, v = row(x), t = row(targets), on = row(mask)](auto i) {
-      const Both<V> w = weights_of<V>(t[i]);
-      const auto positive = is_positive(w);
+      Both<V> w = weights_of<V>(t[i]);
+      auto positive = is_positive(w);
       const V e = weight(key_of<V>(v[i], w), select(positive, low, high));
       return select(on[i], V(e * select(positive, low_factor, high_factor)), V{});
     };
@@ -210,7 +210,7 @@ struct CenteredMargin {
       using V = typename Team::Value;
       using R = typename Team::Result;
       const R max = team.max([&](auto row) { return [v = row(x)](auto i) { return V(v[i]); }; });
-      const auto s = team.template sum<2, 1>([&](auto row) {
+      auto s = team.template sum<2, 1>([&](auto row) {
         return [v = row(x), m = V(row(max))](auto i) {
           return Sums<V, 2>{gap(V(v[i]), m), splat<V>(1)};
         };
@@ -242,7 +242,7 @@ struct CenteredMargin {
 // t e^(r - shift) of one element, 2^64 too large (multilabel.h). NaN though t be 0, if r is.
 template <class T, class V>
 KX_FN V class_term(const Margin<V>& m, V shift, V weight) {
-  const Two<V> x = two_sum(m.behind, V(-shift));
+  Two<V> x = two_sum(m.behind, V(-shift));
   const auto beyond = (m.behind > shift) | (m.behind == splat<V>(infinity));
   const V e = select(beyond, splat<V>(1), exp_decay<T>(x.hi, V(x.lo + m.behind_lo)));
   return weight * (m.scale * (e * element_t<V>(1 / exp_lowered)));
@@ -273,10 +273,10 @@ struct ClassPart {
       };
     });
     const R shift = maximum(top, R{});
-    const auto s = team.template sum<2, 1>([&](auto row) {
+    auto s = team.template sum<2, 1>([&](auto row) {
       return [=, v = row(x), t = row(targets), a = row(first), b = row(second),
               m = V(row(shift))](auto i) {
-        const Both<V> w = weights_of<V>(t[i]);
+        Both<V> w = weights_of<V>(t[i]);
         const Margin<V> r = margin(V(v[i]), V(a[i]), V(b[i]));
         return Sums<V, 2>{class_term<T>(r, m, w.positive), invalid_target(w)};
       };
@@ -310,7 +310,7 @@ struct SumOfParts {
   template <class Team, class X>
   KX_FN auto gather(const Team& team, X values, X invalid) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<2>([&](auto row) {
+    auto s = team.template sum<2>([&](auto row) {
       return [v = row(values), w = row(invalid)](auto i) { return Sums<V, 2>{V(v[i]), V(w[i])}; };
     });
     return State<typename Team::Result>{s[0], s[1]};
@@ -350,7 +350,7 @@ struct ItemGradient {
   KX_FN auto gather(const Team& team, X x, C targets, W shifts, W factors,
                     typename Team::Result first, typename Team::Result second) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<3, 1>([&](auto row) {
+    auto s = team.template sum<3, 1>([&](auto row) {
       return [=, v = row(x), t = row(targets), m = row(shifts), f = row(factors), a = V(row(first)),
               b = V(row(second))](auto i) {
         const V weight = weights_of<V>(t[i]).positive, score = v[i];

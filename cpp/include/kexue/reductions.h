@@ -83,19 +83,19 @@ KX_FN auto log_sum(const Team& team, X x, M mask) {
   using R = typename Team::Result;
   constexpr int parts = Exp<V>::parts;
   const R max = team.max([&](auto row) {
-    const auto live = masked(row(x), row(mask), -infinity);
+    auto live = masked(row(x), row(mask), -infinity);
     return [=](auto i) { return live[i]; };
   });
   Two<R> unit;
-  const auto base = exp_base<element_t<V>>(max, unit);
-  const auto s = team.template sum<parts + 1, parts>([&](auto row) {
-    const auto live = masked(row(x), row(mask), -infinity);
-    const ExpBase<V> from = row(base);
+  auto base = exp_base<element_t<V>>(max, unit);
+  auto s = team.template sum<parts + 1, parts>([&](auto row) {
+    auto live = masked(row(x), row(mask), -infinity);
+    ExpBase<V> from = row(base);
     const V m = row(max), one = splat<V>(1);
     return [=](auto i) {
       const V v = live[i];
       const auto below = v != m;
-      const Exp<V> e = exp_term<T>(v, from, below);
+      Exp<V> e = exp_term<T>(v, from, below);
       const V others = select(below, one, V{});
       if constexpr (parts == 1) {
         row.keep(i, e.hi);
@@ -126,7 +126,7 @@ template <class T, class R>
 KX_FN auto term_factor(R max, Two<R> factor) {
   using P = Pack<term_t<T>, lanes<R>>;
   Two<R> unit;
-  const ExpBase<P> base = exp_base<term_t<T>>(max, unit);
+  ExpBase<P> base = exp_base<term_t<T>>(max, unit);
   const Two<R> one = quick_two_sum(splat<R>(1), unit.hi);
   const Two<R> whole = factor * Two<R>{one.hi, one.lo + unit.lo};
   const R lowered = whole.hi * element_t<R>(exp_lowered);
@@ -142,7 +142,7 @@ KX_FN auto term_factor(R max, R factor) {
 template <class T, class Row, class P>
 KX_FN auto term_of(Row row, const TermFactor<P>& f) {
   using V = typename Row::Value;
-  const ExpBase<V> from = row(f.base);
+  ExpBase<V> from = row(f.base);
   const V hi = row(f.hi), lo = row(f.lo), max = row(f.max), factor = row(f.factor);
   return [=](auto i, V x) {
     Exp<V> e;
@@ -183,7 +183,7 @@ KX_FN R inverse_of(LogSum<R> s) {
 // The same with its rounding error.
 template <class R>
 KX_FN Two<R> inverse_two(LogSum<R> s) {
-  const Two<R> sum = two_sum(splat<R>(1), s.rest);
+  Two<R> sum = two_sum(splat<R>(1), s.rest);
   const R inverse = inverse_of(s);
   const Two<R> back = two_product(inverse, sum.hi);
   const R missing = ((1 - back.hi) - back.lo) - inverse * (sum.lo + s.lost);
@@ -225,7 +225,7 @@ struct Softmax : Logsumexp<T> {
   template <class Done, class Row, class X, class M>
   KX_FN auto each(const Done& done, Row row, X x, M mask) const {
     using V = typename Row::Value;
-    const auto share = term_of<T>(row, done);
+    auto share = term_of<T>(row, done);
     return [=, v = row(x), on = row(mask)](auto i) { return select(on[i], share(i, v[i]), V{}); };
   }
 };
@@ -244,7 +244,7 @@ struct LogSoftmax : Logsumexp<T> {
     using P = Pack<term_t<T>, lanes<R>>;
     const R nan = splat<R>(not_a_number);
     const R log_rest = select(s.max == splat<R>(-infinity), nan, log1p(s.rest));
-    const Two<R> sum = two_sum(s.max, log_rest);
+    Two<R> sum = two_sum(s.max, log_rest);
     const P hi = convert<P>(sum.hi);
     const R lo = (sum.hi - convert<R>(hi)) + sum.lo;
     const auto finite = abs(sum.hi) < splat<R>(infinity);
@@ -292,7 +292,7 @@ struct LogsumexpVjp {
   template <class Done, class Row, class X, class G, class M>
   KX_FN auto each(const Done& done, Row row, X x, G, M mask) const {
     using V = typename Row::Value;
-    const auto share = term_of<T>(row, done);
+    auto share = term_of<T>(row, done);
     const V factor = row(done.factor);  // an undefined row is undefined throughout
     return [=, v = row(x), on = row(mask)](auto i) {
       return select(on[i], select(factor == factor, share(i, v[i]), factor), V{});
@@ -326,12 +326,12 @@ struct SoftmaxVjp {
     using V = typename Team::Value;
     using R = typename Team::Result;
     const V least = splat<V>(-infinity);
-    const auto top = team.template top<1>([&](auto row) {
+    auto top = team.template top<1>([&](auto row) {
       return [=, s = V(row(scale)), v = row(x), own = row(g), on = row(mask)](auto i) {
         return Top<V, 1>{select(on[i], key<V>(v[i], s), least), {select(on[i], V(own[i]), V{})}};
       };
     });
-    const auto sums = team.template sum<3>([&](auto row) {
+    auto sums = team.template sum<3>([&](auto row) {
       const V s = row(scale), m = row(top.key), centre = row(top.beside[0]);
       return [=, v = row(x), own = row(g), on = row(mask)](auto i) {
         const V value = select(on[i], key<V>(v[i], s), least);
@@ -397,10 +397,10 @@ struct LogSoftmaxVjp {
   KX_FN auto gather(const Team& team, X x, G g, M mask) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const LogSum<R> sum = log_sum<T>(team, x, mask);
-    const auto sums = team.template sum<4, 2>([&](auto row) {
+    LogSum<R> sum = log_sum<T>(team, x, mask);
+    auto sums = team.template sum<4, 2>([&](auto row) {
       const V m = row(sum.max), one = splat<V>(1), all = splat<V>(infinity);
-      const auto live = masked(row(x), row(mask), -infinity);
+      auto live = masked(row(x), row(mask), -infinity);
       return [=, given = row(g), on = row(mask)](auto i) {
         const V own = select(on[i], V(given[i]), V{});
         const V finite = select(abs(own) == all, V{}, own);
@@ -413,7 +413,7 @@ struct LogSoftmaxVjp {
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
-    const LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
+    LogSum<R> sum = kexue::merge<T>(a.sum, b.sum);
     const auto a_in = a.sum.max == sum.max, b_in = b.sum.max == sum.max;
     return {sum, select(a_in, a.top, R{}) + select(b_in, b.top, R{}),
             a.others + b.others + select(a_in, R{}, a.top) + select(b_in, R{}, b.top),
@@ -424,7 +424,7 @@ struct LogSoftmaxVjp {
     const R inverse = inverse_of(s.sum), total = s.top + s.others, rest = s.sum.rest * inverse;
     const R winner =
         select(s.sum.rest < splat<R>(1), R(rest * total - s.others), splat<R>(not_a_number));
-    const auto share = term_factor<T>(s.sum.max, R(inverse * total));
+    auto share = term_factor<T>(s.sum.max, R(inverse * total));
     return Done<Plain<decltype(share.hi)>, R>{share, rest, winner, s.ups, s.downs};
   }
   // The limit of g_i - p_i sum(g) over the infinite g: 0 without any, NaN where it is not unique.
@@ -440,7 +440,7 @@ struct LogSoftmaxVjp {
   template <class D, class Row, class X, class G, class M>
   KX_FN auto each(const D& done, Row row, X x, G g, M mask) const {
     using V = typename Row::Value;
-    const auto share = term_of<T>(row, done.share);
+    auto share = term_of<T>(row, done.share);
     const V m = row(done.share.max), winner = row(done.winner), others = row(done.rest);
     const V ups = row(done.ups), downs = row(done.downs);
     return [=, v = row(x), given = row(g), on = row(mask)](auto i) {
@@ -474,13 +474,13 @@ struct SoftmaxEntropy {
   KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto value = [&](auto row) {
+    auto value = [&](auto row) {
       return [=, s = V(row(scale)), v = row(x), on = row(mask)](auto i) {
         return select(on[i], SoftmaxVjp<T>::template key<V>(v[i], s), splat<V>(-infinity));
       };
     };
     const R max = team.max(value);
-    const auto sums = team.template sum<4>([&](auto row) {
+    auto sums = team.template sum<4>([&](auto row) {
       const V m = row(max), size = abs(V(row(scale))), one = splat<V>(1);
       return [=, keys = value(row), on = row(mask)](auto i) {
         const V v = keys(i);
@@ -585,11 +585,11 @@ struct ScaledSoftmax {
   KX_FN auto gather(const Team& team, X x, M mask, typename Team::Result scale) const {
     using V = typename Team::Value;
     const auto max = team.max([&](auto row) {
-      const auto live = masked(row(x), row(mask), -infinity);
+      auto live = masked(row(x), row(mask), -infinity);
       return [=](auto i) { return live[i]; };
     });
-    const auto sums = team.template sum<2>([&](auto row) {
-      const auto live = masked(row(x), row(mask), -infinity);
+    auto sums = team.template sum<2>([&](auto row) {
+      auto live = masked(row(x), row(mask), -infinity);
       const V m = row(max), s = row(scale);
       return [=](auto i) {
         const V v = live[i];
@@ -643,7 +643,7 @@ struct EntropyScaleOfMask {
   template <class Team, class M>
   KX_FN auto gather(const Team& team, M mask) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1, 1>([&](auto row) {
+    auto s = team.template sum<1, 1>([&](auto row) {
       return [=, on = row(mask)](auto i) { return Sums<V, 1>{select(on[i], splat<V>(1), V{})}; };
     });
     return State<typename Team::Result>{s[0]};
@@ -719,7 +719,7 @@ KX_FN V term_ratio(Term<V> t, Term<V> top) {
   if constexpr (sizeof(T) == sizeof(double)) {
     const Two<V> d = two_sum(t.a, V(-top.a));
     const auto far = !(abs(d.hi) < splat<V>(4000.0));
-    const Exponential<V> x = exp_reduce<T>(select(far, V{}, d.hi), select(far, V{}, d.lo));
+    Exponential<V> x = exp_reduce<T>(select(far, V{}, d.hi), select(far, V{}, d.lo));
     const V b = normal_magnitude(t.b), bk = normal_magnitude(top.b);
     const Binary<V> m = split_binary(b), mk = split_binary(bk);
     const V lift = shift_of(t.b) - shift_of(top.b);
@@ -768,23 +768,23 @@ template <class T, class Team, class X, class B, class M>
 KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
   using V = typename Team::Value;
   using R = typename Team::Result;
-  const auto terms = [&](auto row) {
+  auto terms = [&](auto row) {
     return [=, v = row(x), w = row(b), on = row(mask)](auto i) {
       return weighted_term(V(v[i]), select(on[i], V(w[i]), V{}));
     };
   };
-  const auto best = team.template top<2>([&](auto row) {
+  auto best = team.template top<2>([&](auto row) {
     return [=, term = terms(row)](auto i) {
-      const Term<V> t = term(i);
+      Term<V> t = term(i);
       return Top<V, 2>{t.key, {t.a, t.b}};
     };
   });
   const Term<R> leader = {best.key, best.beside[0], best.beside[1]};
-  const auto s = team.template sum<2>([&](auto row) {
-    const Term<V> top = {row(leader.key), row(leader.a), row(leader.b)};
+  auto s = team.template sum<2>([&](auto row) {
+    Term<V> top = {row(leader.key), row(leader.a), row(leader.b)};
     const V one = splat<V>(1);
     return [=, term = terms(row)](auto i) {
-      const Term<V> t = term(i);
+      Term<V> t = term(i);
       // Terms as large as the top one are counted, so that opposite ones leave nothing behind.
       const auto same = same_term(t, top), opposite = same_term({t.key, t.a, V(-t.b)}, top);
       const auto tie = same | opposite;
@@ -814,8 +814,8 @@ struct LogsumexpWeighted {
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
     const auto b_leads = b.top.key > a.top.key;
-    const Term<R> top = {select(b_leads, b.top.key, a.top.key), select(b_leads, b.top.a, a.top.a),
-                         select(b_leads, b.top.b, a.top.b)};
+    Term<R> top = {select(b_leads, b.top.key, a.top.key), select(b_leads, b.top.a, a.top.a),
+                   select(b_leads, b.top.b, a.top.b)};
     const Term<R> other = {select(b_leads, a.top.key, b.top.key), select(b_leads, a.top.a, b.top.a),
                            select(b_leads, a.top.b, b.top.b)};
     const R more = select(b_leads, a.total, b.total) * term_ratio<T>(other, top);
@@ -836,7 +836,7 @@ struct LogsumexpWeighted {
           (s.rest <= splat<R>(-0.5)) & (product > splat<R>(1e-300)) & (product < splat<R>(1e300));
       const auto ordinary = abs(s.top.key) < splat<R>(infinity);
       const Two<R> l = log_two(select(ordinary, select(cancels, product, b), one));
-      const Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
+      Two<R> sum = l + Two<R>{select(ordinary, s.top.a, R{}), R{}};
       const Two<R> rest = log1p_two(select(cancels, R{}, s.rest));
       const Two<R> all = sum + rest;
       const auto sound = cancels | (s.rest > splat<R>(-0.5));
@@ -876,17 +876,17 @@ struct LogsumexpWeightedVjp {
   template <class R>
   KX_FN Done<R> finish(State<R> s) const {
     const R factor = s.g / s.sum.total;
-    const Term<R> top = s.sum.top;
+    Term<R> top = s.sum.top;
     const auto nothing = (top.key == splat<R>(-infinity)) & (s.sum.total == s.sum.total);
     return {top.key, top.a, top.b, select(nothing, R{}, factor)};
   }
   template <class R, class Row, class X, class B, class G, class M>
   KX_FN auto each(const Done<R>& done, Row row, X x, B b, G, M mask) const {
     using V = typename Row::Value;
-    const Term<V> top = {row(done.key), row(done.a), row(done.b)};
+    Term<V> top = {row(done.key), row(done.a), row(done.b)};
     const V factor = row(done.factor);
     return [=, v = row(x), w = row(b), on = row(mask)](auto i) {
-      const Term<V> t = weighted_term(V(v[i]), select(on[i], V(w[i]), V{}));
+      Term<V> t = weighted_term(V(v[i]), select(on[i], V(w[i]), V{}));
       const V value = times_or_zero(term_ratio<T>(t, top), factor);
       return select(t.b == V{}, V{}, select(factor == factor, value, factor));
     };
@@ -911,13 +911,13 @@ struct Logmeanexp {
   KX_FN auto gather(const Team& team, X x, W w) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto values = [&](auto row) {
+    auto values = [&](auto row) {
       return [=, v = row(x), weight = row(w)](auto i) {
         return select(weight[i] == V{}, splat<V>(-infinity), V(v[i]));
       };
     };
     const R max = team.max(values);
-    const auto s = team.template sum<4>([&](auto row) {
+    auto s = team.template sum<4>([&](auto row) {
       const V m = row(max);
       return [=, value = values(row), weights = row(w)](auto i) {
         const V v = value(i), weight = weights[i];
@@ -1032,7 +1032,7 @@ struct LogsumexpBounds {
     const R top =
         team.max([&](auto row) { return [weights = row(p)](auto i) { return weights[i]; }; });
     const R log_top = log(top);
-    const auto s = team.template sum<7>([&](auto row) {
+    auto s = team.template sum<7>([&](auto row) {
       const V most = row(top), log_most = row(log_top), one = splat<V>(1);
       return [=, *this, values = row(x), weights = row(p)](auto i) {
         const V v = values[i], w = weights[i];
@@ -1103,7 +1103,7 @@ struct LogsumexpLipschitz {
   template <class Team, class X, class Y>
   KX_FN auto gather(const Team& team, X x, Y y) const {
     using V = typename Team::Value;
-    const auto lx = log_sum<T>(team, x, Everything{}), ly = log_sum<T>(team, y, Everything{});
+    auto lx = log_sum<T>(team, x, Everything{}), ly = log_sum<T>(team, y, Everything{});
     const auto apart = [&](auto row) {
       return [v = row(x), w = row(y)](auto i) {
         const V a = v[i], b = w[i];
@@ -1148,7 +1148,7 @@ template <class T>
 inline void softmax(const T* x, index n, T* out) {
   const Softmax<T> f;
   const Row<T, term_t<T>> row = {x, n};
-  const auto done = f.finish(f.gather(SerialTeam<T>{n}, row, Everything{}));
+  auto done = f.finish(f.gather(SerialTeam<T>{n}, row, Everything{}));
   const auto each = f.each(done, LaneRow<term_t<T>>{}, row, Everything{});
   for (index i = 0; i < n; ++i) store_wide<T>(out + i, each(i));
 }

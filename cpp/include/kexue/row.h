@@ -85,7 +85,7 @@ struct Pair {
 template <class Raw>
 KX_FN Raw load_part(const void* from, int bytes) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
-  const auto live = _bzhi_u64(~0ULL, unsigned(bytes));
+  auto live = _bzhi_u64(~0ULL, unsigned(bytes));
   if constexpr (sizeof(Raw) == 64) {
     return bit_cast<Raw>(_mm512_maskz_loadu_epi8(live, from));
   } else if constexpr (sizeof(Raw) == 32) {
@@ -103,7 +103,7 @@ KX_FN Raw load_part(const void* from, int bytes) {
 template <class Raw>
 KX_FN void store_part(void* to, Raw raw, int bytes) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
-  const auto live = _bzhi_u64(~0ULL, unsigned(bytes));
+  auto live = _bzhi_u64(~0ULL, unsigned(bytes));
   if constexpr (sizeof(Raw) == 64) {
     _mm512_mask_storeu_epi8(to, live, bit_cast<__m512i>(raw));
   } else if constexpr (sizeof(Raw) == 32) {
@@ -301,7 +301,7 @@ struct Masked {
   V absent;
   template <class I>
   KX_FN auto operator[](I i) const {
-    const auto value = x[i];
+    auto value = x[i];
     return select(mask[i], value, splat<Plain<decltype(value)>>(absent));
   }
 };

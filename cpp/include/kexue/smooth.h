@@ -66,9 +66,9 @@ struct Peak {
   KX_FN auto gather(const Team& team, X x, Q quantity) const {
     using V = typename Team::Value;
     using R = typename Team::Result;
-    const auto key = turned(x, k < 0);
+    auto key = turned(x, k < 0);
     const R max = team.max([&](auto row) { return [v = row(key)](auto i) { return v[i]; }; });
-    const auto s = team.template sum<3, 1>([&](auto row) {
+    auto s = team.template sum<3, 1>([&](auto row) {
       return [*this, v = row(key), q = quantity(row), m = V(row(max))](auto i) {
         const V value = v[i];
         const auto tie = value == m;
@@ -230,7 +230,7 @@ struct SoftArgmaxVjp {
   template <class R, class Row, class X, class I, class G>
   KX_FN auto each(const Done<R>& done, Row row, X x, I positions, G) const {
     using V = typename Row::Value;
-    const auto step = Softmax{}.each(done.softmax, row, x, positions, Everything{}, 0);
+    auto step = Softmax{}.each(done.softmax, row, x, positions, Everything{}, 0);
     return [=, g = V(row(done.g))](auto i) { return g * step(i); };
   }
 };
@@ -316,7 +316,7 @@ struct TaylorSoftmax {
       });
     };
     const R down = taylor.down_for(extreme(false), extreme(true));
-    const auto s = team.template sum<2>([&](auto row) {
+    auto s = team.template sum<2>([&](auto row) {
       return [=, v = row(x), on = row(mask), unit = V(row(down))](auto i) {
         const auto [f, infinite] = terms(V(v[i]), on[i], unit);
         return Sums<V, 2>{f, infinite};
@@ -387,7 +387,7 @@ struct TaylorSoftmaxVjp {
         };
       });
     };
-    const auto high = extreme(false), low = extreme(true);
+    auto high = extreme(false), low = extreme(true);
     const R down = taylor.down_for(high.key, low.key);
     const auto f_at = [&](R key, R at) {  // 0 where there is no entry
       return select(key > splat<R>(-infinity), taylor.value(at, down), R{});
@@ -395,7 +395,7 @@ struct TaylorSoftmaxVjp {
     const R f_high = f_at(high.key, high.key), f_low = f_at(low.key, R(-low.key));
     const auto low_leads = f_low > f_high;
     const R centre = select(low_leads, low.beside[0], high.beside[0]);
-    const auto s = team.template sum<3>([&](auto row) {
+    auto s = team.template sum<3>([&](auto row) {
       return [=, v = row(x), own_g = row(g), on = row(mask), unit = V(row(down)),
               c = V(row(centre))](auto i) {
         const auto [f, infinite] = softmax.terms(V(v[i]), on[i], unit);
@@ -407,7 +407,7 @@ struct TaylorSoftmaxVjp {
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
-    const auto mass = softmax.merge(a.mass, b.mass);
+    auto mass = softmax.merge(a.mass, b.mass);
     const R fa = softmax.factor(a.mass, mass.down), fb = softmax.factor(b.mass, mass.down);
     const R lead_a = a.lead * fa, lead_b = b.lead * fb;
     const auto b_leads = lead_b > lead_a;

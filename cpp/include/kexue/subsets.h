@@ -156,7 +156,7 @@ class SubsetCrossentropy {
       const bool up = odds.up(i), right = up == (s[i] > pivot);
       const W keep = right ? W(1) : small[i], go = right ? rate[up] * small[i] : rate[up];
       const W distance = s[i] == pivot ? W(0) : abs(s[i] - pivot), larger = maximum(keep, go);
-      const Two<W> sum = two_sum(lift.hi, log_rate[up] + (right ? -distance : distance));
+      Two<W> sum = two_sum(lift.hi, log_rate[up] + (right ? -distance : distance));
       if (go > keep) lift = {sum.hi, lift.lo + sum.lo};
       odds.keep[i] = keep / larger;
       odds.go[i] = go / larger;

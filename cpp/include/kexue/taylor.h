@@ -56,7 +56,7 @@ struct TaylorRule {
     const double hi = y.hi / n;
     const Two<double> back = two_product(hi, double(n));
     const double lo = ((y.hi - back.hi) - back.lo + y.lo) / n;
-    const Exponential<double> e = exp_reduce<double>(hi, lo);
+    Exponential<double> e = exp_reduce<double>(hi, lo);
     return (1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded);
   }
 };

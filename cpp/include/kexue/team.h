@@ -75,7 +75,7 @@ struct LaneTeam {
   }
   template <class F>
   KX_FN R max(F f) const {
-    const auto step = f(LaneRow<V>{});
+    auto step = f(LaneRow<V>{});
     const V least = splat<V>(-infinity);
     V m[4] = {least, least, least, least};  // one would wait for itself
     index i = 0;
@@ -88,7 +88,7 @@ struct LaneTeam {
   }
   template <int K, class F>
   KX_FN Top<R, K> top(F f) const {
-    const auto step = f(LaneRow<V>{});
+    auto step = f(LaneRow<V>{});
     Top<V, K> best = {splat<V>(-infinity), {}};
     if (n > 0) best = step(index(0));
     best.key = select(best.key == best.key, best.key, splat<V>(-infinity));
@@ -100,14 +100,14 @@ struct LaneTeam {
   }
   template <int K, int counts = 0, class F>
   KX_FN Sums<R, K> sum(F f) const {
-    const auto step = f(LaneRow<V>{kept, pitch});
+    auto step = f(LaneRow<V>{kept, pitch});
     Sums<R, K> s = {};
     constexpr int terms = K - counts;
     for (index i = 0; i < n;) {
       Few<R, V, terms + 1> few;
       V counted[counts + 1] = {};
       for (const index end = i + few_terms < n ? i + few_terms : n; i < end; ++i) {
-        const Sums<V, K> term = step(i);
+        Sums<V, K> term = step(i);
         KX_UNROLL
         for (int k = 0; k < terms; ++k) few.add(k, convert<R>(term.value[k]));
         KX_UNROLL
@@ -175,7 +175,7 @@ struct RowTeam {
   // The values of row j that are above a bound or NaN, if there is room for them: how many, or -1.
   template <class F>
   KX_FN int above(int j, double bound, F f, Element* to, int room) const {
-    const auto step = f(RowOf<V>{j});
+    auto step = f(RowOf<V>{j});
     const V low = splat<V>(bound);
     int count = 0;
     const auto append = [&](V x, int live) {
@@ -201,7 +201,7 @@ struct RowTeam {
   KX_FN Top<R, K> top(F f) const {
     PerRow key(-infinity), beside[K];
     for (int j = 0; j < rows; ++j) {
-      const Top<V, K> best = row_top<K>(f(RowOf<V>{j}));
+      Top<V, K> best = row_top<K>(f(RowOf<V>{j}));
       int at = 0;
       for (int l = 1; l < width; ++l) at = lane(best.key, l) > lane(best.key, at) ? l : at;
       key.value[j] = lane(best.key, at);
@@ -215,7 +215,7 @@ struct RowTeam {
   KX_FN Sums<R, K> sum(F f) const {
     PerRow per_row[K];
     for (int j = 0; j < rows; ++j) {
-      const Sums<Wide, K> s = row_sum<K, counts>(f(RowOf<V, true>{j, kept_of(j), pitch}));
+      Sums<Wide, K> s = row_sum<K, counts>(f(RowOf<V, true>{j, kept_of(j), pitch}));
       KX_UNROLL
       for (int k = 0; k < K; ++k) {
         per_row[k].value[j] = fold_lanes(s.value[k], [](auto a, auto b) { return a + b; });
@@ -264,7 +264,7 @@ struct RowTeam {
     Top<V, K> best = {least, {}};
     if (n > 0) {  // some element's company, should no key be above -inf
       const Part first = {0, 1};
-      const Top<V, K> t = step(first);
+      Top<V, K> t = step(first);
       KX_UNROLL
       for (int k = 0; k < K; ++k) best.beside[k] = splat<V>(lane(t.beside[k], 0));
     }

@@ -51,7 +51,7 @@ class MemoryEngine : public CpuEngine {
           fn(team, Stored<S, V>{from, to}, given);
           return;
         }
-        const auto memory = scratch(index(sizeof(double)) * room_for(n));
+        auto memory = scratch(index(sizeof(double)) * room_for(n));
         auto* const row = static_cast<double*>(memory.data);
         if (row == nullptr) {
           __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);

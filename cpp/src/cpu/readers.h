@@ -71,12 +71,12 @@ struct Buffer {
     }
     int done = 0;
     if (even && op.step == index(sizeof(S)) && count == tile_rows && sizeof(S) == sizeof(T)) {
-      for (; done + square<T> <= len; done += square<T>) {
+      done = each_square<T>(len, [&](int i) {
         for (int j = 0; j < tile_rows; j += square<T>) {
-          transpose<T>(at + (r0 + j) * stride + done * op.step, stride,
-                       values + done * tile_rows + j, tile_rows * sizeof(T));
+          transpose<T>(at + (r0 + j) * stride + i * op.step, stride, values + i * tile_rows + j,
+                       tile_rows * sizeof(T));
         }
-      }
+      });
     }
     for (int j = 0; j < tile_rows; ++j) {
       const index r = j < count ? r0 + j : r0;
@@ -98,13 +98,12 @@ struct Buffer {
       }
     } else if (even && op.step == size && stride == len * size) {
       alignas(64) T run[tile_rows * tile_size];
-      int done = 0;
-      for (; done + square<T> <= len; done += square<T>) {
+      const int done = each_square<T>(len, [&](int i) {
         for (int j = 0; j < tile_rows; j += square<T>) {
-          transpose<T>(values + done * tile_rows + j, tile_rows * sizeof(T), run + j * len + done,
+          transpose<T>(values + i * tile_rows + j, tile_rows * sizeof(T), run + j * len + i,
                        len * index(sizeof(T)));
         }
-      }
+      });
       for (int j = 0; j < count; ++j) {
         for (int i = done; i < len; ++i) run[j * len + i] = values[i * tile_rows + j];
       }

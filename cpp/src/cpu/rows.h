@@ -132,7 +132,7 @@ class RowLoop {
     const auto bytes = size_t(size_ * parts * chunks);
     auto* const states = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
     if (states == nullptr) return -1;
-    const auto state = [&](index part, index c) { return states + (part * chunks + c) * size_; };
+    auto state = [&](index part, index c) { return states + (part * chunks + c) * size_; };
     const auto go = [&](Worker& worker, index part) {
       worker.go(part * at_once_, int(least(call_.rows - part * at_once_, at_once_)));
     };
@@ -361,7 +361,7 @@ class ByRows final : public Worker {
   void scalars() override { invalid += kernel_.write_scalars(state_, r0_, count_); }
   void write(index i, index end) override {
     if constexpr (Kernel::writes_rows) {
-      const auto done = kernel_.fn.finish(state_);
+      auto done = kernel_.fn.finish(state_);
       for (; i < end; i += block_) {
         if (keeps > 0 && keep_.kept) {
           written<(keeps > 0)>(done, i, block_to(i, end));
@@ -421,9 +421,9 @@ KX_NOINLINE auto gather_lanes(const Fn& fn, int len, V* keep, X... x) {
 template <class T, class Fn, class Done, class Row, class... X>
 KX_NOINLINE void write_lanes(const Fn& fn, const Done& done, Row row, T* first, T* second, int len,
                              X... x) {
-  const auto step = fn.each(done, row, x...);
+  auto step = fn.each(done, row, x...);
   for (index i = 0; i < len; ++i) {
-    const auto value = step(i);
+    auto value = step(i);
     if constexpr (is_pair<Plain<decltype(value)>>) {
       store_wide<T>(first + i * tile_rows, value.first);
       store_wide<T>(second + i * tile_rows, value.second);
@@ -514,7 +514,7 @@ class ByLanes final : public Worker {
     const Operand *first = kernel_.outputs.vector, *second = kernel_.outputs.second;
     Buffer<T> out[2];
     for (int g = 0; g < used(); ++g) {
-      const auto done = kernel_.fn.finish(state_[g]);
+      auto done = kernel_.fn.finish(state_[g]);
       T* const to[] = {out[0].values + g * width, out[1].values + g * width};
       in_.with_groups(g, [&](auto... x) {
         if (has_room()) {

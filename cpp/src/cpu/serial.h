@@ -19,7 +19,7 @@ class SerialEngine : public LossEngine {
     const index n = call_.n, rows_a_job = job_elements / 16 / (n + 1) + 1;
     long long invalid = 0, failed = 0;
     parallel((call_.rows + rows_a_job - 1) / rows_a_job, [&](index job) {
-      const auto memory = scratch(index(sizeof(W)) * fn.room());
+      auto memory = scratch(index(sizeof(W)) * fn.room());
       W* const row = static_cast<W*>(memory.data);
       if (row == nullptr) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       for (index r = job * rows_a_job, end = r + rows_a_job; row && r < end && r < call_.rows;

@@ -139,10 +139,10 @@ class ShortRows {
   template <class X, class Y>
   static bool work_out_terms(X x, Y targets, index begin, index end, Terms& terms) {
     V odd{};
-    const auto step = [&](auto at) {
+    auto step = [&](auto at) {
       const V score = x[at];
       const auto target = targets[at];
-      const Both<V> term = near_terms<V>(target, score);
+      Both<V> term = near_terms<V>(target, score);
       odd = odd + is_odd<T, V>(target, score);
       store(terms.negative + at.i, term.negative);
       store(terms.positive + at.i, term.positive);
@@ -162,7 +162,7 @@ class ShortRows {
       const auto results = fn.results(state);
       loss = lane(results.out[0], 0);
       if (grad) {
-        const auto step = fn.each(fn.finish(state), RowOf<V>{0}, x, t, Everything{}, threshold);
+        auto step = fn.each(fn.finish(state), RowOf<V>{0}, x, t, Everything{}, threshold);
         int i = 0;
         for (; i + width <= n; i += width) store(grad + i, step(Full{i}));
         if (i < n) store(grad + i, step(Part{i, n - i}));
@@ -174,7 +174,7 @@ class ShortRows {
   R sums(const T* terms, int rows) const {
     const index n = call_.n;
     const int whole = int(n / width), left = int(n % width);
-    const auto live = lane_numbers<V>() < splat<V>(left);
+    auto live = lane_numbers<V>() < splat<V>(left);
     R sum[most_rows] = {};
     for (int j = 0; j < rows; ++j) {
       const T* at = terms + j * n;

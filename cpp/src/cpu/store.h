@@ -141,6 +141,17 @@ KX_FN void transpose(const void* from, index from_pitch, void* to, index to_pitc
   }
 }
 
+// f(i) for squares that begin at i and cover `len` elements, the last of which may cover some
+// twice. Returns how many are covered: none where there is no room for a square.
+template <class T, class F>
+KX_FN int each_square(int len, F f) {
+  if (len < square<T>) return 0;
+  int i = 0;
+  for (; i + square<T> <= len; i += square<T>) f(i);
+  if (i < len) f(len - square<T>);
+  return len;
+}
+
 // Where steps by rows write: straight to memory if it takes them as they are, else by way of a
 // stage. Streamed results wait there for some lines to be full, also across rows.
 template <class T, class V>
@@ -201,7 +212,7 @@ class RowSink {
   template <class Step>
   KX_FN void run(const Step& step, int i, int end, char* const (&to)[2]) const {
     for (; i + width <= end; i += width) {
-      const auto value = step(Full{i});
+      auto value = step(Full{i});
       if constexpr (is_pair<Plain<decltype(value)>>) {
         store_wide<T, V>(to[0] + i * index(sizeof(T)), value.first);
         store_wide<T, V>(to[1] + i * index(sizeof(T)), value.second);
@@ -211,7 +222,7 @@ class RowSink {
     }
     if (i < end) {
       const Part at = {i, end - i};
-      const auto value = step(at);
+      auto value = step(at);
       if constexpr (is_pair<Plain<decltype(value)>>) {
         store_tail(to[0], at, value.first);
         store_tail(to[1], at, value.second);

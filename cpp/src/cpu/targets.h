@@ -66,7 +66,7 @@ struct Reader<Targets<T>, V, R> {
   }
   auto group(int g) const {
     using X = LaneView<T, V>;
-    const auto from = [&](const Buffer<T>& buffer) {
+    auto from = [&](const Buffer<T>& buffer) {
       return X{reinterpret_cast<const char*>(buffer.values + g * lanes<V>), tile_rows};
     };
     return RowsWeights<V, X>{from(positive), from(negative), both()};
@@ -78,7 +78,7 @@ struct Reader<Targets<T>, V, R> {
     with_stored(at.op.type, [&](auto stored) {
       using S = decltype(stored);
       for (int i = 0; i < count; ++i) {
-        const auto t = element_at<S>(from + i * at.op.step);
+        auto t = element_at<S>(from + i * at.op.step);
         positive.values[first + i * pitch] = static_cast<T>(t);
         if constexpr (__is_same(S, double)) {
           negative.values[first + i * pitch] = static_cast<T>(1 - t);

@@ -39,7 +39,7 @@ long long on_whole_rows(Engine& engine, const Call& call, const Fn& fn, double s
   if (call.rows == 0 || call.n == 0) return 0;
   const index bytes = room_for(call.n) * index(sizeof(double)), most = slices_in_memory(call);
   const index rows = call.dims == 0 ? 1 : call.rows / call.shape[0] * most;
-  const auto memory = engine.scratch(Fn::rows * bytes * rows);
+  auto memory = engine.scratch(Fn::rows * bytes * rows);
   if (memory.data == nullptr) return -1;
   return by_slices(call, most, [&](const Call& part) -> long long {
     Engine of_part(part);
@@ -115,7 +115,7 @@ long long gumbel_max(Engine& engine, const Call& call) {
 template <class T, class Engine, class Then>
 long long with_winner(Engine& engine, const Call& call, Then then) {
   using W = wide_t<T>;
-  const auto memory = engine.scratch(2 * static_cast<long long>(sizeof(W)) * call.rows);
+  auto memory = engine.scratch(2 * static_cast<long long>(sizeof(W)) * call.rows);
   if (memory.data == nullptr) return -1;
   const Operand position{}, logit = packed_scalars(call, memory.data, sizeof(W));
   Operand noise = logit;

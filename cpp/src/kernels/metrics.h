@@ -31,7 +31,7 @@ long long smooth_ratio(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long flooding(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
-  const PerRow<T> x = {op[0]}, b = {op[1]};
+  PerRow<T> x = {op[0]}, b = {op[1]};
   if (op[3].data) return engine.template map<T>(FloodingGrad<T>{}, {op + 2, op + 3}, x, b);
   return engine.template map<T>(Flooding<T>{}, {op + 2}, x, b);
 }

@@ -22,7 +22,7 @@ long long multilabel_derivatives(Engine& engine, const Operand& x, C targets, M 
                                  const Operand& threshold, bool bound, const Operand* out) {
   const Operand &loss = out[0], &grad = out[1], &hess = out[2];
   if (hess.data) {  // a gradient that is not wanted is written over
-    const Outputs<T, T> to = {1, {&loss}, grad.data ? &grad : &hess, &hess};
+    Outputs<T, T> to = {1, {&loss}, grad.data ? &grad : &hess, &hess};
     MultilabelCurvature<T> fn;
     fn.bound = bound;
     return engine.template transform<T>(fn, to, Vector<T>{x}, targets, mask, PerRow<T>{threshold});

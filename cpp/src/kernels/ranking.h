@@ -39,7 +39,7 @@ inline Operand as_rows(Operand op, int axis, index apart, index pitch) {
 }
 // The same operand with the new axis and the core axis exchanged.
 inline Operand turned(Operand op, int axis) {
-  const auto step = op.step;
+  auto step = op.step;
   op.step = op.stride[axis];
   op.stride[axis] = step;
   return op;
@@ -58,7 +58,7 @@ long long multiclass(Engine& engine, const Call& call, const F& margin,
   tables.n = m;
   Engine by_item(items), by_class(classes), by_table(tables);
 
-  const auto memory = engine.scratch(index(sizeof(W)) * (2 * items.rows + 4 * classes.rows + 1));
+  auto memory = engine.scratch(index(sizeof(W)) * (2 * items.rows + 4 * classes.rows + 1));
   if (memory.data == nullptr) return -1;
   W* room = static_cast<W*>(memory.data);
   Operand of_item[2], of_class[4], items_of[2], classes_of[4];  // and turned over
@@ -72,7 +72,7 @@ long long multiclass(Engine& engine, const Call& call, const F& margin,
   }
   const Vector<W> shift = {classes_of[1]}, factor = {classes_of[2]};
 
-  const Operand x = as_rows(call.operand[0], axis, m, 1), t = as_rows(call.operand[1], axis, m, 1);
+  Operand x = as_rows(call.operand[0], axis, m, 1), t = as_rows(call.operand[1], axis, m, 1);
   const Operand x_turned = turned(x, axis), t_turned = turned(t, axis);
   if (by_item.template reduce<T, W>(item, {2, {of_item, of_item + 1}, nullptr}, Vector<T>{x},
                                     Everything{}) < 0 ||

@@ -12,7 +12,7 @@ namespace {
 template <class T, class Engine>
 long long logsumexp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &mask = call.operand[1], &out = call.operand[2];
-  const Outputs<T, T> to = {1, {&out}, nullptr};
+  Outputs<T, T> to = {1, {&out}, nullptr};
   if (mask.data) return engine.template reduce<T>(Logsumexp<T>{}, to, Vector<T>{x}, Flags{mask});
   return engine.template reduce<T>(Logsumexp<T>{}, to, Vector<T>{x}, Everything{});
 }
@@ -43,7 +43,7 @@ long long logsumexp_weighted_vjp(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long logmeanexp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &weights = call.operand[1];
-  const Outputs<T, T> to = {1, {&call.operand[2]}, nullptr};
+  Outputs<T, T> to = {1, {&call.operand[2]}, nullptr};
   if (weights.data)
     return engine.template reduce<T>(Logmeanexp<T>{}, to, Vector<T>{x}, Vector<T>{weights});
   return engine.template reduce<T>(Logmeanexp<T>{}, to, Vector<T>{x}, Same<wide_t<T>>{1});
@@ -52,7 +52,7 @@ long long logmeanexp(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long logmeanexp_vjp(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &g = call.operand[1], &weights = call.operand[2];
-  const Outputs<T, T> to = {0, {}, &call.operand[3]};
+  Outputs<T, T> to = {0, {}, &call.operand[3]};
   const LogmeanexpVjp<T> fn;
   if (weights.data) {
     return engine.template transform<T>(fn, to, Vector<T>{x}, PerRow<T>{g}, Vector<T>{weights});
@@ -86,7 +86,7 @@ long long softmax_vjp(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long log_softmax(Engine& engine, const Call& call) {
   const Operand &x = call.operand[0], &mask = call.operand[1];
-  const Outputs<T, T> to = {0, {}, &call.operand[2]};
+  Outputs<T, T> to = {0, {}, &call.operand[2]};
   if (mask.data)
     return engine.template transform<T>(LogSoftmax<T>{}, to, Vector<T>{x}, Flags{mask});
   return engine.template transform<T>(LogSoftmax<T>{}, to, Vector<T>{x}, Everything{});
@@ -124,7 +124,7 @@ long long with_entropy_scale(Engine& engine, const Call& call, const Operand& ma
   if (mask.data == nullptr) {
     return then(Given<W>{entropy_scale(static_cast<W>(call.n), coefficient, min_length)});
   }
-  const auto memory = engine.scratch(static_cast<long long>(sizeof(W)) * call.rows);
+  auto memory = engine.scratch(static_cast<long long>(sizeof(W)) * call.rows);
   if (memory.data == nullptr) return -1;
   const Operand scale = packed_scalars(call, memory.data, sizeof(W));
   const EntropyScaleOfMask<W> count = {coefficient, min_length};
@@ -163,7 +163,7 @@ template <class T, class Engine>
 long long logsumexp_bounds(Engine& engine, const Call& call) {
   using W = wide_t<T>;
   const Operand &x = call.operand[0], &p = call.operand[1], *out = &call.operand[2];
-  const Outputs<T, T> to = {4, {out, out + 1, out + 2, out + 3}, nullptr};
+  Outputs<T, T> to = {4, {out, out + 1, out + 2, out + 3}, nullptr};
   // p may be off by 1e-6, and by what rounding to its type does to it.
   constexpr double tolerance[dtypes] = {1e-6, 1.2e-6, 1e-3, 8e-3};
   const LogsumexpBounds<T> fn = {static_cast<W>(call.parameter[0]),
