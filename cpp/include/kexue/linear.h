@@ -60,6 +60,12 @@ KX_FN V exp_up_to(V x) {
   constexpr E down = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
   const Exponential<V> e = exp_reduce<E>(at_least(x, splat<V>(sizeof(E) == 8 ? -750.0 : -106.0)));
   const V p = 1 + (e.r + e.r * e.r * e.q);
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+  if constexpr (sizeof(V) == 64 && sizeof(E) == 4) {  // rounds once, as the two products do
+    const V k = e.rounded - Format<E>::round;
+    return bit_cast<V>(_mm512_scalef_ps(bit_cast<__m512>(p), bit_cast<__m512>(k)));
+  }
+#endif
   return p * power_of_two(e.rounded, raise) * down;
 }
 // e^x for any x.

@@ -9,7 +9,7 @@ namespace kexue {
 inline namespace KX_ISA {
 namespace {
 
-constexpr int tile = 64;  // queries and keys of a tile of scores
+constexpr int tile = 64, span = 192;  // queries and keys of a tile of scores
 
 template <class T>
 struct Attention {
@@ -156,9 +156,9 @@ struct Attention {
     Room(Carver<T>& memory, index d_pitch, index e_pitch, index pitch)
         : rows(memory.take(tile * d_pitch)),
           q_turned(memory.take(d_pitch * pitch)),
-          keys(memory.take(tile * d_pitch)),
-          values(memory.take(tile * e_pitch)),
-          scores(memory.take(tile * pitch)),
+          keys(memory.take(span * d_pitch)),
+          values(memory.take(span * e_pitch)),
+          scores(memory.take(span * pitch)),
           total(memory.take(tile * e_pitch)) {}
   };
 
@@ -177,9 +177,7 @@ struct Attention {
     scale_of(row, query, columns, factor);
     fetch(matrix(call, *q, row).from(query), columns, d, room.rows, d_pitch);
     for (index i = columns * d_pitch; i < pitch * d_pitch; ++i) room.rows[i] = 0;
-    for (int i = 0; i < columns; ++i) {
-      for (index c = 0; c < d_pitch; ++c) room.rows[i * d_pitch + c] *= factor[i];
-    }
+    for (int i = 0; i < columns; ++i) multiply(room.rows + i * d_pitch, d_pitch, factor[i]);
     turn(room.rows, d_pitch, pitch, d_pitch, room.q_turned, pitch);
     alignas(64) T top[tile], mass[tile];
     for (int i = 0; i < tile; ++i) {
@@ -191,8 +189,8 @@ struct Attention {
     const index stop = sight.stop(query + columns - 1, keys);
     const View k_rows = matrix(call, *k, row), v_rows = matrix(call, *v, row);
     const bool k_direct = direct(k_rows, d, true), v_direct = direct(v_rows, e, false);
-    for (index key = 0; key < stop; key += tile) {
-      const int count = int(stop - key < tile ? stop - key : tile);
+    for (index key = 0; key < stop; key += span) {
+      const int count = int(stop - key < span ? stop - key : span);
       Left<T> keys_panel = {room.keys, d_pitch, 1};
       if (k_direct) {
         keys_panel = {numbers(k_rows.from(key)), k_rows.pitch / index(sizeof(T)),
@@ -210,14 +208,20 @@ struct Attention {
       }
       score(row, query, columns, key, count, keys_panel, room.q_turned, pitch, room.scores);
       alignas(64) T fade[tile];
-      bool fades = false;
       for (index i = 0; i < pitch; i += width) {
-        V most = load<V>(top + i);
-        const V before = most;
-        for (int j = 0; j < count; ++j) most = maximum(load<V>(room.scores + j * pitch + i), most);
+        const V before = load<V>(top + i);
+        V most = before, other = before;  // two, that need not wait for each other
+        const T* at = room.scores + i;
+        int j = 0;
+        for (; j + 2 <= count; j += 2, at += 2 * pitch) {
+          most = maximum(load<V>(at), most);
+          other = maximum(load<V>(at + pitch), other);
+        }
+        if (j < count) most = maximum(load<V>(at), most);
+        most = maximum(other, most);
         const V shift = select(most == splat<V>(-infinity), V{}, most);
         V sum{};
-        for (int j = 0; j < count; ++j) {
+        for (j = 0; j < count; ++j) {
           const V p = exp_up_to(V(load<V>(room.scores + j * pitch + i) - shift));
           store(room.scores + j * pitch + i, p);
           sum += p;
@@ -226,20 +230,17 @@ struct Attention {
         store(fade + i, down);
         store(top + i, most);
         store(mass + i, V(load<V>(mass + i) * down + sum));
-        fades |= largest_lane(V(select(down == splat<V>(1), V{}, splat<V>(1)))) > 0;
       }
-      if (fades) {
-        for (int i = 0; i < columns; ++i) {
-          for (index c = 0; c < e_pitch; ++c) room.total[i * e_pitch + c] *= fade[i];
-        }
+      for (int i = 0; i < columns; ++i) {
+        if (fade[i] != 1) multiply(room.total + i * e_pitch, e_pitch, fade[i]);
       }
       weigh(row, query, columns, key, count, room.scores, pitch, values, v_pitch, e_pitch,
             room.total);
     }
     for (int i = 0; i < columns; ++i) {
-      const T inverse = mass[i] == 0 ? T(0) : 1 / mass[i];
       T* const own = room.total + i * e_pitch;
-      for (index c = 0; c < e_pitch; ++c) own[c] = mass[i] == 0 ? T(0) : own[c] * inverse;
+      if (mass[i] != 0) multiply(own, e_pitch, 1 / mass[i]);
+      for (index c = 0; mass[i] == 0 && c < e_pitch; ++c) own[c] = 0;
       top[i] = mass[i] == 0 ? T(-infinity) : top[i] + log(mass[i]);
     }
     put(matrix(call, out, row).from(query), columns, e, room.total, e_pitch);
@@ -255,12 +256,12 @@ struct Attention {
           q_turned(memory.take(d_pitch * tile)),
           g_panel(memory.take(tile * e_pitch)),
           g_turned(memory.take(e_pitch * tile)),
-          keys(memory.take(tile * d_pitch)),
-          values(memory.take(tile * e_pitch)),
-          scores(memory.take(tile * tile)),
-          slopes(memory.take(tile * tile)),
-          dk(memory.take(tile * d_pitch)),
-          dv(memory.take(tile * e_pitch)) {}
+          keys(memory.take(span * d_pitch)),
+          values(memory.take(span * e_pitch)),
+          scores(memory.take(span * tile)),
+          slopes(memory.take(span * tile)),
+          dk(memory.take(span * d_pitch)),
+          dv(memory.take(span * e_pitch)) {}
   };
 
   // Keys from `first` to `last`: their gradients, and what they add to dq, in `sums` (queries x
@@ -276,15 +277,18 @@ struct Attention {
     const Back room(memory, d_pitch, e_pitch);
     const Operand &g = given[0], &out = given[1], &lse = given[2];
 
-    for (index key = first; key < last; key += tile) {
-      const int count = int(last - key < tile ? last - key : tile);
-      for (index i = 0; i < count * d_pitch; ++i) room.dk[i] = 0;
-      for (index i = 0; i < count * e_pitch; ++i) room.dv[i] = 0;
-      const int left = take(row, *k, key, count, d, room.keys, d_pitch);
-      take(row, *v, key, count, e, room.values, e_pitch);
+    for (index key = first; key < last; key += span) {
+      const int all = int(last - key < span ? last - key : span);
+      for (index i = 0; i < all * d_pitch; ++i) room.dk[i] = 0;
+      for (index i = 0; i < all * e_pitch; ++i) room.dv[i] = 0;
+      const int left = take(row, *k, key, all, d, room.keys, d_pitch);
+      take(row, *v, key, all, e, room.values, e_pitch);
       const index from = sight.first(key) / tile * tile;
       for (index query = from; query < queries && (left || to[3].data); query += tile) {
         const int columns = int(queries - query < tile ? queries - query : tile);
+        // Later keys are not seen; a gradient for biases wants their zeros.
+        const index end = to[3].data ? last : sight.stop(query + columns - 1, last);
+        const int count = int(end - key < all ? end - key : all);
         alignas(64) T factor[tile], level[tile] = {}, delta[tile] = {};
         scale_of(row, query, columns, factor);
         fetch(matrix(call, g, row).from(query), columns, e, room.g_panel, e_pitch);
@@ -303,9 +307,7 @@ struct Attention {
           delta[i] = sum_of_lanes(sum);
         }
         fetch(matrix(call, *q, row).from(query), columns, d, room.q_panel, d_pitch);
-        for (int i = 0; i < columns; ++i) {
-          for (index c = 0; c < d_pitch; ++c) room.q_panel[i * d_pitch + c] *= factor[i];
-        }
+        for (int i = 0; i < columns; ++i) multiply(room.q_panel + i * d_pitch, d_pitch, factor[i]);
         for (index i = columns * d_pitch; i < tile * d_pitch; ++i) room.q_panel[i] = 0;
         for (index i = columns * e_pitch; i < tile * e_pitch; ++i) room.g_panel[i] = 0;
         turn(room.q_panel, d_pitch, tile, d_pitch, room.q_turned, tile);
@@ -333,14 +335,14 @@ struct Attention {
               sums + query * d_pitch);
       }
       if (to[3].data) {  // queries before the first that sees these keys
-        for (index i = 0; i < tile * tile; ++i) room.slopes[i] = 0;
+        for (index i = 0; i < span * tile; ++i) room.slopes[i] = 0;
         for (index query = 0; query < from && query < queries; query += tile) {
           const int columns = int(queries - query < tile ? queries - query : tile);
-          put_turned(matrix(call, to[3], row).from(query), key, count, columns, room.slopes);
+          put_turned(matrix(call, to[3], row).from(query), key, all, columns, room.slopes);
         }
       }
-      put(matrix(call, to[1], row).from(key), count, d, room.dk, d_pitch);
-      put(matrix(call, to[2], row).from(key), count, e, room.dv, e_pitch);
+      put(matrix(call, to[1], row).from(key), all, d, room.dk, d_pitch);
+      put(matrix(call, to[2], row).from(key), all, e, room.dv, e_pitch);
     }
     return true;
   }
@@ -375,12 +377,13 @@ long long forward(const Call& call) {
 
 template <class T>
 long long backward(const Call& call) {
+  using V = typename Panel<T>::V;
   const Operand* op = call.operand;
   Operand inputs[6] = {op[1], op[2], op[3], op[6], op[7], op[8]};
   const Operand given[3] = {op[0], op[4], op[5]};
   const Attention<T> attention(call, inputs, call.parameter);
   const index d_pitch = Panel<T>::padded(attention.d);
-  const index blocks = (attention.keys + tile - 1) / tile, parts = parts_of(call.rows, blocks);
+  const index blocks = (attention.keys + span - 1) / span, parts = parts_of(call.rows, blocks);
   const index rows = attention.queries, each = rows * d_pitch;
   const auto bytes = static_cast<size_t>(call.rows * parts * each) * sizeof(T) + 64;
   struct Memory {
@@ -394,7 +397,7 @@ long long backward(const Call& call) {
     T* const own = sums + job * each;
     for (index i = 0; i < each; ++i) own[i] = 0;
     const index part = job % parts;
-    const index first = blocks * part / parts * tile, after = blocks * (part + 1) / parts * tile;
+    const index first = blocks * part / parts * span, after = blocks * (part + 1) / parts * span;
     const index last = after < attention.keys ? after : attention.keys;
     if (!attention.backward_job(job / parts, first, last, given, op + 9, own)) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
@@ -409,10 +412,11 @@ long long backward(const Call& call) {
     T factor[tile];
     attention.scale_of(row, query, count, factor);
     for (int i = 0; i < count; ++i) {
-      for (index c = 0; c < d_pitch; ++c) {
-        T sum = total[i * d_pitch + c];
-        for (index part = 1; part < parts; ++part) sum += total[part * each + i * d_pitch + c];
-        total[i * d_pitch + c] = factor[i] * sum;
+      for (index c = 0; c < d_pitch; c += lanes<V>) {
+        T* const at = total + i * d_pitch + c;
+        V sum = load<V>(at);
+        for (index part = 1; part < parts; ++part) sum += load<V>(at + part * each);
+        store(at, V(factor[i] * sum));
       }
     }
     put(matrix(call, op[9], row).from(query), count, attention.d, total, d_pitch);

@@ -43,7 +43,7 @@ KX_NOINLINE void product_tile(int depth, Left<T> a, const T* b, index b_pitch, T
     for (int j = 0; j < N; ++j) row[j] = load<V>(b + j * width);
     KX_UNROLL
     for (int i = 0; i < R; ++i) {
-      const V left = splat<V>(from[i * a.by_row]);
+      const V left = from[i * a.by_row] - V{};  // a load alone; splat would add
       KX_UNROLL
       for (int j = 0; j < N; ++j) sum[i][j] += left * row[j];
     }
@@ -180,6 +180,13 @@ KX_FN auto largest_lane(V v) {
 template <class V>
 KX_FN auto sum_of_lanes(V v) {
   return folded(v, [](auto a, auto b) { return a + b; });
+}
+
+// A row of a panel times a number; `count` is whole registers.
+template <class T>
+inline void multiply(T* row, index count, T by) {
+  using V = typename Panel<T>::V;
+  for (index i = 0; i < count; i += lanes<V>) store(row + i, V(load<V>(row + i) * splat<V>(by)));
 }
 
 // Whether all numbers of a panel are finite.
