@@ -275,6 +275,28 @@ def test_softmax_attention_is_its_definition(extra, seen, backend, rng):
                 close(slope, want[name], scale, dtype, factor)
 
 
+@pytest.mark.parametrize("seen", SEEN)
+def test_softmax_attention_of_several_tiles(seen, backend, rng):
+    """More queries and keys than a tile of scores has, against the reference"""
+    n, m = (9, 20) if backend.name == "cuda" and not backend.on_device else (135, 410)
+    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
+        q, k, v = make(rng, (2, n), 5, 17, dtype, m)
+        g = rng.normal(size=v[:, :n].shape).astype(dtype)
+        bias = rng.normal(size=(n, m)).astype(dtype)
+        mask = rng.random(m) < 0.8
+        v[:, ~mask] = nan
+        for more in ({}, {"bias": bias}):
+            options = {**SEEN[seen], "key_mask": mask, **more}
+            wide_options = {**options, **{name: x.astype(np.float64) for name, x in more.items()}}
+            arrays = [x.astype(np.float64) for x in (g, q, k, v)]
+            if more:
+                options["return_bias_grad"] = wide_options["return_bias_grad"] = True
+            want = kn.softmax_attention_vjp(*arrays, backend="reference", **wide_options)
+            got = backend(kn.softmax_attention_vjp, g, q, k, v, **options)
+            for mine, plain in zip(got, want, strict=True):
+                close(mine, plain, 20, dtype, 8)
+
+
 # --- Types, layouts, errors ---
 
 TYPES = ("float64", "float32", "float16", "bfloat16")
