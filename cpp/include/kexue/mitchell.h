@@ -648,6 +648,31 @@ struct FloatLog2 {
   bool flush;
   template <class W>
   KX_FN W operator()(W x) const {
+    if constexpr (F::width == 16) {  // straight where all are ordinary
+      using V = Pack<float, lanes<W>>;
+      using B = bits_t<V>;
+      using I = Pack<int, lanes<W>>;
+      const B u = convert<B>(x);
+      const auto unusual = B(u - Word32(F::least)) >= splat<B>(Word32(F::infinity - F::least));
+      if (!any_of(unusual)) {
+        const V r = V(convert<V>(bit_cast<I>(B(u - Word32(F::one)))) * (1.0f / F::least));
+        if constexpr (__is_same(F, Binary16)) return words_of<F, W>(r);
+        const B bits = bit_cast<B>(r);  // finite
+        return convert<W>(B(B(bits + B(0x7fff + ((bits >> 16) & 1))) >> 16));
+      }
+      return rare(x);
+    } else {
+      return general(x);
+    }
+  }
+
+ private:
+  template <class W>
+  KX_SELDOM W rare(W x) const {
+    return general(x);
+  }
+  template <class W>
+  KX_FN W general(W x) const {
     using V = Pack<Lane, lanes<W>>;
     const Lane smallest = number_of<F, Lane>(flush ? F::least : In(1));
     return words_of<F, W>(logarithm(number_of<F, V>(x), smallest));
@@ -662,6 +687,28 @@ struct FloatExp2 {
   bool flush;
   template <class W>
   KX_FN W operator()(W words) const {
+    if constexpr (F::width == 16) {
+      // The code is x 2^M, rounded by where the last bit of a sum is.
+      using V = Pack<float, lanes<W>>;
+      using B = bits_t<V>;
+      constexpr float middle = 0x1.8p23f;
+      const V t = V(number_of<F, V>(words) * float(F::least) + (middle + F::one));
+      const B code = B(bit_cast<B>(t) - bit_cast<Word32>(middle));
+      const auto beyond = B(code - Word32(F::least)) > splat<B>(Word32(F::infinity - F::least));
+      if (!any_of(beyond)) return convert<W>(code);
+      return rare(words);
+    } else {
+      return general(words);
+    }
+  }
+
+ private:
+  template <class W>
+  KX_SELDOM W rare(W words) const {
+    return general(words);
+  }
+  template <class W>
+  KX_FN W general(W words) const {
     using V = Pack<Lane, lanes<W>>;
     const V x = number_of<F, V>(words);
     V r = antilogarithm_of(x);
