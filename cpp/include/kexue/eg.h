@@ -127,12 +127,36 @@ struct EguStep {
   bool is_signed;
   template <class V>
   KX_FN V operator()(V w, V g, V lr) const {
-    const V flip = select(w < V{}, splat<V>(is_signed ? -1 : not_a_number), splat<V>(1));
     if constexpr (sizeof(element_t<V>) == sizeof(float)) {
-      return flip * multiplied_float(abs(w), g, lr, flip);
+      // Straight where nothing comes near the ends of the type; the bits are those of `rare`.
+      using B = bits_t<V>;
+      const Two<V> a = two_product(V(-lr), g);
+      const B size = B(bit_cast<B>(a.hi) & 0x7fffffffu),
+              from = B(bit_cast<B>(w) - weight_bits(-38));
+      const auto unusual =
+          (size > splat<B>(exponent_bits)) | (from > splat<B>(weight_bits(38) - weight_bits(-38)));
+      if (any_of(unusual)) return rare(w, g, lr);
+      const Exponential<V> e = exp_reduce<float>(a.hi, a.lo);
+      const B p = bit_cast<B>(V(1 + (e.r + e.r * e.r * e.q)));
+      return w * bit_cast<V>(B(p + (bit_cast<B>(e.rounded) << Format<float>::mantissa_bits)));
+    } else {
+      const V flip = flip_of(w);
+      const Two<V> a = exponent<T>(g, lr);
+      return flip * multiplied<T>(abs(w), V(flip * a.hi), V(flip * a.lo), no_unit<V>());
     }
-    const Two<V> a = exponent<T>(g, lr);
-    return flip * multiplied<T>(abs(w), V(flip * a.hi), V(flip * a.lo), no_unit<V>());
+  }
+
+ private:
+  static constexpr unsigned exponent_bits = 0x42700000;  // of 60
+  static constexpr unsigned weight_bits(int k) { return unsigned(127 + k) << 23; }
+  template <class V>
+  KX_FN V flip_of(V w) const {
+    return select(w < V{}, splat<V>(is_signed ? -1 : not_a_number), splat<V>(1));
+  }
+  template <class V>
+  KX_SELDOM V rare(V w, V g, V lr) const {
+    const V flip = flip_of(w);
+    return flip * multiplied_float(abs(w), g, lr, flip);
   }
 };
 // One lr for all.  (),()->()
