@@ -1,6 +1,5 @@
 #include "../kernels/eg.h"
 
-#include "elements.h"
-#include "targets.h"
+#include "short_weights.h"
 
-KX_TABLE(eg, LossEngine)
+KX_TABLE(eg, WeightEngine)

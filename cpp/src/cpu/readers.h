@@ -155,7 +155,7 @@ struct Places {
   }
   // From here to what will be read after this block.
   index ahead(int len) const {
-    return count > 1 || call.n <= len ? row[count - 1] - row[0] + call.n * op.step : len * op.step;
+    return count > 1 ? row[count - 1] - row[0] + call.n * op.step : len * op.step;
   }
 };
 

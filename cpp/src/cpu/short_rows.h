@@ -3,33 +3,11 @@
 // row by row. A row that needs a shift is one for MultilabelGradient.
 #pragma once
 
-#include "elements.h"
+#include "row_sums.h"
 #include "targets.h"
 
 namespace kexue {
 inline namespace KX_ISA {
-
-constexpr index flat_row = 64;  // up to here
-static_assert(flat_row * tile_rows <= batch_size, "a tile fits a buffer");
-
-// The sums of lanes<R> packs, one to a lane.
-template <int apart, class R>
-KX_FN R fold_pair(R a, R b) {
-  using B = bits_t<R>;
-  const B at = lane_numbers<B>(), upper = at & element_t<B>(apart), width = splat<B>(lanes<R>);
-  const B first = at - upper + (upper != B{} ? width : B{});
-  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, first + element_t<B>(apart));
-}
-template <int apart, class R>
-KX_FN R fold_packs(R* pack) {
-  KX_UNROLL
-  for (int k = 0; k < apart; ++k) pack[k] = fold_pair<apart>(pack[k], pack[k + apart]);
-  if constexpr (apart > 1) {
-    return fold_packs<apart / 2>(pack);
-  } else {
-    return pack[0];
-  }
-}
 
 template <class T, class C>
 class ShortRows {
@@ -101,8 +79,9 @@ class ShortRows {
     for (int g = 0; g < count; g += most_rows) {
       const int some = count - g < most_rows ? count - g : most_rows;
       const R s0 = threshold.group(g / most_rows), near = near_threshold(s0);
-      const NearLoss<R> rows = near_loss(sums(terms.negative + g * n, some),
-                                         sums(terms.positive + g * n, some), R(s0 * near));
+      const NearLoss<R> rows =
+          near_loss(sums_of_rows<R>(terms.negative + g * n, n, some),
+                    sums_of_rows<R>(terms.positive + g * n, n, some), R(s0 * near));
       for (int j = 0; j < some; ++j) odd[g + j] |= lane(near, j) == 0;
       store(loss + g, rows.value);
       store(factor[0] + g, rows.factor.negative);
@@ -169,27 +148,6 @@ class ShortRows {
       }
       return lane(results.invalid, 0) != 0;
     });
-  }
-  // Of some rows, one to a lane. No more than a few terms are added in their own type.
-  R sums(const T* terms, int rows) const {
-    const index n = call_.n;
-    const int whole = int(n / width), left = int(n % width);
-    auto live = lane_numbers<V>() < splat<V>(left);
-    R sum[most_rows] = {};
-    for (int j = 0; j < rows; ++j) {
-      const T* at = terms + j * n;
-      V total = whole > 0 ? load<V>(at) : V{};
-      for (int k = 1; k < whole; ++k) total = total + load<V>(at + k * width);
-      if (left) total = total + select(live, load<V>(at + whole * width), V{});
-      if constexpr (sizeof(V) == sizeof(R) && lanes<V> == lanes<R>) {
-        sum[j] = total;
-      } else {
-        Pack<T, width / 2> half[2];
-        __builtin_memcpy(half, &total, sizeof half);
-        sum[j] = convert<R>(half[0]) + convert<R>(half[1]);
-      }
-    }
-    return fold_packs<most_rows / 2>(sum);
   }
   static Two<V> in_two(wide_t<T> x) {
     const T hi = static_cast<T>(x);
