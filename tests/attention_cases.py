@@ -102,5 +102,6 @@ CASES = [
     *pair("favor_attention", LINEAR, m=4),
     *pair("favor_attention", LINEAR, {"features": "hyperbolic"}, m=4),
     *pair("favor_attention", LINEAR, {"features": "relu"}, m=4),
+    *pair("favor_attention", LINEAR, {"features": "trig"}, m=4),
     AttentionCase("feature_map", {"x": "ld"}, ("ld",), {"kernel": "elu1"}),
 ]

@@ -7,6 +7,7 @@
 // each feature so far: then no exponent is positive.
 #include <cstdlib>
 
+#include "kexue/sincos.h"
 #include "product.h"
 
 namespace kexue {
@@ -23,6 +24,7 @@ struct Maps {
   T scale, eps;
   const T *weights, *bias;  // of affine maps, f x d and f, or null
   bool log() const { return is_log(kind); }
+  index weight_rows() const { return kind == trigonometric ? f / 2 : f; }
 };
 
 // Queries or keys of one head, in the order of the scan.
@@ -238,6 +240,16 @@ struct Head {
       });
       return;
     }
+    if (maps.kind == trigonometric) {
+      const index m = maps.weight_rows();
+      alignas(64) T half[chunk];
+      down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
+      for (index i = 0; i < chunk; ++i) block.shift[i] += half[i];
+      products(x, to);
+      const T root = random_root();
+      for (index i = 0; i < m * chunk; i += width) turn_of(to + i, to + m * chunk + i, root);
+      return;
+    }
     index offset = 0;
     if (maps.kind == cosine || maps.kind == taylor2) {
       for (index i = 0; i < chunk; ++i) to[i] = 1;
@@ -271,12 +283,27 @@ struct Head {
       }
     }
   }
+  // Cosines in the place of angles, and sines, times a number.
+  static void turn_of(T* cosines, T* sines, T factor) {
+    const V x = kexue::load<V>(cosines);
+    const SinCos<V> own(x);
+    kexue::store(cosines, V(own.cos * factor));
+    kexue::store(sines, V(own.sin * factor));
+    if (!(largest_lane(abs(x)) > T(SinCos<V>::most))) return;
+    for (int i = 0; i < width; ++i) {
+      if (!(abs(lane(x, i)) > T(SinCos<V>::most))) continue;
+      cosines[i] = T(__builtin_cos(double(lane(x, i)))) * factor;
+      sines[i] = T(__builtin_sin(double(lane(x, i)))) * factor;
+    }
+  }
   // W x
   void products(const T* x, T* to) const {
-    product(false, int(maps.f), int(chunk), int(maps.d), Left<T>{maps.weights, maps.d, 1}, x, chunk,
-            to, chunk);
+    product(false, int(maps.weight_rows()), int(chunk), int(maps.d),
+            Left<T>{maps.weights, maps.d, 1}, x, chunk, to, chunk);
   }
-  T random_root() const { return maps.f > 0 ? T(1 / __builtin_sqrt(double(maps.f))) : T(1); }
+  T random_root() const {
+    return maps.f > 0 ? T(1 / __builtin_sqrt(double(maps.weight_rows()))) : T(1);
+  }
   // |x| of each column
   void norms(const T* x, T* to) const {
     for (index i = 0; i < chunk; ++i) {
@@ -462,7 +489,8 @@ struct Scan : Head<T> {
   // Whether units rise too far between the first reader of a chunk, which sees `seen` of the
   // block's sources, and the last.
   bool spread(index seen) const {
-    if (!maps.log() && !sources.decay.data && !sources.place.data) return false;
+    const bool shifted = sources.decay.data || sources.place.data || maps.kind == trigonometric;
+    if (!maps.log() && !shifted) return false;
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
       const T before = this->highest(source, t, seen, state.c[t]);
       const T after = this->highest(source, t, chunk, state.c[t]);
@@ -643,7 +671,8 @@ struct Scan : Head<T> {
       this->down(slope, maps.f, sum, [&](V a, index i, index t) {
         return a * kexue::load<V>(reader.features + t * chunk + i);
       });
-      if (readers.weight.data) {  // sign is weight times feature
+      // Sign is weight times feature; those of angles are taken so below.
+      if (readers.weight.data && maps.kind != trigonometric) {
         this->each_of(slope, [&](V a, index i) { return a * kexue::load<V>(reader.keep + i); });
       }
     }
@@ -690,12 +719,25 @@ struct Scan : Head<T> {
         slope[i] = reader.features[i] > 0 ? slope[i] * root : T(0);
       }
     }
-    if (maps.kind == affine || maps.kind == random_relu) {
-      product(false, int(d), int(chunk), int(maps.f), Left<T>{maps.weights, 1, d}, slope, chunk,
+    const bool angles = maps.kind == trigonometric;
+    const index rows = maps.weight_rows();
+    if (angles) {  // cos slope_sin - sin slope_cos
+      const T *const cosines = reader.features, *const sines = cosines + rows * chunk;
+      for (index i = 0; i < rows * chunk; i += width) {
+        const V across = kexue::load<V>(cosines + i) * kexue::load<V>(slope + rows * chunk + i) -
+                         kexue::load<V>(sines + i) * kexue::load<V>(slope + i);
+        kexue::store(slope + i, across);
+      }
+    }
+    if (maps.kind == affine || maps.kind == random_relu || angles) {
+      product(false, int(d), int(chunk), int(rows), Left<T>{maps.weights, 1, d}, slope, chunk,
               pulled, chunk);
       if (maps.kind == random_relu) return;
       for (index j = 0; j < d; ++j) {
-        for (index i = 0; i < chunk; ++i) pulled[j * chunk + i] -= x[j * chunk + i] * sum[i];
+        for (index i = 0; i < chunk; ++i) {
+          const T part = x[j * chunk + i] * sum[i];
+          pulled[j * chunk + i] += angles ? part : -part;
+        }
       }
       return;
     }
@@ -888,7 +930,8 @@ class Heads {
 template <class T>
 Maps<T> maps_of(const Call& call, int kind, double scale, double eps, index e) {
   const index d = call['d'];
-  const index f = kind == affine || kind == random_relu ? call['f']
+  const index f = kind == affine || kind == random_relu ? call['p']
+                  : kind == trigonometric               ? 2 * call['p']
                   : kind == cosine                      ? 1 + d
                   : kind == taylor2                     ? 1 + d + d * (d + 1) / 2
                                                         : d;
@@ -899,8 +942,8 @@ Maps<T> maps_of(const Call& call, int kind, double scale, double eps, index e) {
 template <class T>
 void take_projection(const Operand& projection, const Operand& bias, T* to, Maps<T>& maps) {
   if (!projection.data) return;
-  fetch(View{projection.data, projection.pitch, projection.step, projection.type}, maps.f, maps.d,
-        to, maps.d);
+  fetch(View{projection.data, projection.pitch, projection.step, projection.type},
+        maps.weight_rows(), maps.d, to, maps.d);
   maps.weights = to;
   if (!bias.data) return;
   T* const constants = to + maps.f * maps.d;
@@ -909,7 +952,7 @@ void take_projection(const Operand& projection, const Operand& bias, T* to, Maps
 }
 template <class T>
 index projection_room(const Call& call, const Operand& projection) {
-  return projection.data ? (call['f'] + 1) * (call['d'] + 1) * index(sizeof(T)) : 0;
+  return projection.data ? (call['p'] + 1) * (call['d'] + 1) * index(sizeof(T)) : 0;
 }
 
 // Operands q, k, v, projection, bias, weight, decay, c, s, z in the order of the signatures.
@@ -1017,7 +1060,8 @@ long long forward(const Call& call) {
     State<T>& state = heads.last(row);
     const Scan<T> scan = make(row);
     scan.move(state, scan.place_of(problem.m - 1), T(1));
-    for (index t = 0; !maps.log() && t < maps.f; ++t) {
+    const bool in_units = maps.log() || maps.kind == trigonometric;
+    for (index t = 0; !in_units && t < maps.f; ++t) {
       const T factor = exp_anywhere(state.c[t]);
       scan.scale_row(state, t, factor);
       state.c[t] = 0;
@@ -1143,6 +1187,9 @@ long long feature_rows(const Call& call) {
     head.load(own, first, count, 0, false, block, rough);
     for (index i = 0; maps.log() && i < maps.f * chunk; ++i) {
       block.features[i] = exp_anywhere(block.features[i]);
+    }
+    for (index i = 0; maps.kind == trigonometric && i < maps.f * chunk; ++i) {
+      block.features[i] *= exp_anywhere(block.shift[i % chunk]);
     }
     for (index i = maps.f * chunk; i < f_pitch * chunk; ++i) block.features[i] = 0;
     turn(block.features, chunk, f_pitch, chunk, turned, f_pitch);
@@ -1308,17 +1355,17 @@ long long step(const Call& call) {
 
 constexpr Entry linear_entries[] = {
     {"linear_attention",
-     "(l,d),(s,d),(s,v),any(f,d)?,any(f)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
+     "(l,d),(s,d),(s,v),any(p,d)?,any(p)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
      "->any(l,v),any(f)?,any(f,v)?,any(f)?",
      8,
      {forward<double>, forward<float>, forward<float>, forward<float>}},
     {"linear_attention_vjp",
-     "(l,v),(l,d),(s,d),(s,v),any(f,d)?,any(f)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
+     "(l,v),(l,d),(s,d),(s,v),any(p,d)?,any(p)?,any(s)?,any(s)?,any(f)?,any(f,v)?,any(f)?"
      "->any(l,d),any(s,d),any(s,v),any(s)?,any(s)?,any(f,v)?,any(f)?",
      8,
      {backward<double>, backward<float>, backward<float>, backward<float>}},
     {"feature_map",
-     "(l,d),any(f,d)?,any(f)?->any(l,f)",
+     "(l,d),any(p,d)?,any(p)?->any(l,f)",
      4,
      {feature_rows<double>, feature_rows<float>, feature_rows<float>, feature_rows<float>}},
     {"linear_attention_step",

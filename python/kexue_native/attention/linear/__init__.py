@@ -37,7 +37,7 @@ FAVOR = {
     "trig": "trig",
     "relu": "random_relu",
 }
-NATIVE = tuple(kind for kind in KINDS if kind not in ("efficient", "trig"))
+NATIVE = tuple(kind for kind in KINDS if kind != "efficient")
 STEPS = ("identity", "elu1", "relu", "exp", "affine")  # that have a kernel for one key
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
 WEIGHTS = ("key_weight", "log_decay")  # of keys, with gradients
@@ -212,8 +212,7 @@ def feature_map(
     )
     batch.size["f"] = way.features
     found = results(batch, [("lf", None, batch.dtype)], out)
-    native = KINDS[way.kind] in (*NATIVE, "efficient")
-    kernels = kernels_of("attention.linear", batch, backend, native)
+    kernels = kernels_of("attention.linear", batch, backend)
     kernels.feature_map(*batch.kernel_arrays("x"), *way[:5], bool(is_query), bits(found[0].buffer))
     return finish(batch, found, out)
 
