@@ -1,12 +1,14 @@
-"""Competitors for attention: ours, NumPy with buffers made before, JAX, PyTorch and its own kernel.
+"""Competitors for attention: ours, NumPy with buffers made before, JAX, PyTorch and its own kernel,
+performer-pytorch.
 
-float32, 8 heads of 64 numbers, 256 positive random features. Names that begin with "kn" are ours.
+float32, 8 heads of 64 numbers, 256 positive random features. Names that begin with "kn" are ours,
+"limit" is sgemm of 2048 cubed, and for streaming steps a copy of the states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +21,14 @@ Call = Callable[[], Any]
 HEADS, WIDTH, FEATURES, CHUNK = 8, 64, 256, 64
 LENGTHS = (1024, 4096, 16384)
 QUICK_LENGTHS = (256,)
+SGEMM = 2048
 TOLERANCE = 2e-4  # of the largest result: peers take one maximum for all features
 
 
 class Problem(NamedTuple):
     """A form of attention at one length."""
 
-    kind: str  # "favor" or "softmax"
+    kind: str  # "favor", "softmax" or "step", one key and query of n heads
     n: int
     causal: bool
     grad: bool
@@ -34,6 +37,15 @@ class Problem(NamedTuple):
     def name(self) -> str:
         words = self.kind + " causal" * self.causal + " gradient" * self.grad
         return f"{words} n={self.n}"
+
+    @property
+    def flops(self) -> float:
+        """Of its matrix products; half of the pairs count where it is causal"""
+        if self.kind == "softmax":
+            return HEADS * self.n**2 * WIDTH * (10 if self.grad else 4) / (1 + self.causal)
+        products = 10 if self.grad else 4
+        chunks = CHUNK * (FEATURES + WIDTH) * (2 if self.grad else 1) * self.causal
+        return HEADS * self.n * (2 * products * FEATURES * WIDTH + chunks)
 
 
 def problems(quick: bool = False) -> list[Problem]:
@@ -44,7 +56,7 @@ def problems(quick: bool = False) -> list[Problem]:
                 continue
             for grad in (False, True):
                 found += [Problem(kind, n, causal, grad) for causal in (False, True)]
-    return found
+    return found + [Problem("step", n, True, False) for n in ((8,) if quick else (1, 8, 1024))]
 
 
 @cache
@@ -72,8 +84,50 @@ def expected(problem: Problem) -> tuple[np.ndarray, ...]:
     return (getattr(kn, name)(q, k, v, *weights, **options),)
 
 
+@cache
+def states(n: int) -> tuple[kn.LinearAttentionState, list[np.ndarray]]:
+    """Of n heads after some keys, and the rows of another step"""
+    rng = np.random.default_rng(8338)
+    rows = [rng.standard_normal((n, 3, WIDTH), dtype=np.float32) for _ in range(3)]
+    options = {"kernel": "favor_positive", "projection": projection()}
+    _, state = kn.linear_attention_prefill(*rows, **options)
+    return state, [x[:, 0].copy() for x in rows]
+
+
+def ours_step(problem: Problem) -> Call:
+    state, rows = states(problem.n)
+    out = np.empty_like(rows[2])
+    options = {"kernel": "favor_positive", "projection": projection(), "out": out}
+    return lambda: kn.linear_attention_step(state, *rows, **options)
+
+
+def limit(problem: Problem, threads: int) -> Call:
+    if problem.kind == "step":
+        s = states(problem.n)[0].s
+        to = np.empty_like(s)
+        return lambda: np.copyto(to, s)
+    torch = load("torch")
+    torch.set_num_threads(threads)
+    a, b, c = torch.rand(3, SGEMM, SGEMM)
+    return lambda: torch.mm(a, b, out=c)
+
+
+def note(problem: Problem, times: dict[str, float]) -> str:
+    """How near ours comes to the machine's limit"""
+    if not {"kn", "limit"} <= times.keys():
+        return ""
+    share = times["limit"] / times["kn"]
+    if problem.kind == "step":
+        moved = 2 * problem.n * FEATURES * WIDTH * 4
+        return f"{moved / times['kn'] / 1e9:.1f} GB/s of the states, {share:.2f} of a copy's rate."
+    share *= problem.flops / (2 * SGEMM**3)
+    return f"{problem.flops / times['kn'] / 1e9:.0f} GFLOP/s, {share:.2f} of sgemm's rate."
+
+
 def ours(problem: Problem, threads: int) -> Call:
     kn.set_num_threads(threads)
+    if problem.kind == "step":
+        return ours_step(problem)
     q, k, v, g = data(problem.n)
     weights = (projection(),) * (problem.kind == "favor")
     name = "favor_attention" if problem.kind == "favor" else "softmax_attention"
@@ -168,6 +222,32 @@ def torch_call(problem: Problem, threads: int, own: bool) -> Call:
     return lambda: [x.numpy() for x in torch.autograd.grad(function(*leaves), leaves, g)]
 
 
+def performer(problem: Problem, threads: int) -> Call:
+    """With our projection and without what it adds to features, which makes another result"""
+    torch = load("torch")
+    module = load("performer_pytorch.performer_pytorch")
+    if problem.kind != "favor" or problem.causal:
+        raise Unavailable("its causal form takes a kernel for GPUs, or minutes")
+    torch.set_num_threads(threads)
+    q, k, v, g = (torch.from_numpy(x)[None] for x in data(problem.n))
+    kernel = partial(
+        module.softmax_kernel, projection_matrix=torch.from_numpy(projection()), eps=0.0
+    )
+
+    def function(q: Any, k: Any, v: Any) -> Any:
+        return module.linear_attention(kernel(q, is_query=True), kernel(k, is_query=False), v)
+
+    if not problem.grad:
+
+        def forward() -> Any:
+            with torch.inference_mode():
+                return function(q, k, v)[0].numpy()
+
+        return forward
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    return lambda: [x[0].numpy() for x in torch.autograd.grad(function(*leaves), leaves, g)]
+
+
 def jax_call(problem: Problem, threads: int) -> Call:
     jax = load("jax")
     jnp = load("jax.numpy")
@@ -214,20 +294,28 @@ COMPETITORS: dict[str, Callable[[Problem, int], Call]] = {
     "torch": lambda problem, threads: torch_call(problem, threads, False),
     "torch sdpa": lambda problem, threads: torch_call(problem, threads, True),
     "jax.jit": jax_call,
+    "performer-pytorch": performer,
+    "limit": limit,
 }
 
 
 def competitors(problem: Problem) -> list[str]:
+    if problem.kind == "step":
+        return ["kn", "limit"]
     if problem.kind == "softmax":
-        return ["kn", "torch sdpa"]
-    plain = problem.causal or problem.grad
-    return ["kn", *([] if plain else ["numpy, buffers"]), "torch", "jax.jit"]
+        return ["kn", "torch sdpa", "limit"]
+    found = ["kn", "torch", "jax.jit", "limit"]
+    if not problem.causal:
+        found += ["performer-pytorch"] + ["numpy, buffers"] * (not problem.grad)
+    return found
 
 
 def prepare(problem: Problem, competitor: str, threads: int) -> Call:
     """The call of a competitor whose result is right."""
     call = COMPETITORS[competitor](problem, threads)
     found = call()
+    if competitor == "limit" or problem.kind == "step":  # steps have tests of their own
+        return call
     found = found if isinstance(found, (tuple, list)) else (found,)
     for got, want in zip(found, expected(problem), strict=True):
         error = np.abs(got[:1] - want).max()

@@ -253,4 +253,6 @@ def print_tables(peers_name: str, description: str) -> None:
             print(f"| {name} | {1e3 * seconds:.3f} | {best} |")
         for name, reason in wrong.items():
             print(f"| {name} | {reason} | |")
+        if hasattr(peers, "note"):
+            print(f"\n{peers.note(problem, times)}")
         sys.stdout.flush()
