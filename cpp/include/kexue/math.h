@@ -109,7 +109,8 @@ KX_FN Two<V> two_product(V a, V b) {
   const V ta = a * splitter, tb = b * splitter;
   const V a_hi = ta - (ta - a), b_hi = tb - (tb - b);
   const V a_lo = a - a_hi, b_lo = b - b_hi;
-  return {p, a_lo * b_lo - (((p - a_hi * b_hi) - a_lo * b_hi) - a_hi * b_lo)};
+  const V lo = a_lo * b_lo - (((p - a_hi * b_hi) - a_lo * b_hi) - a_hi * b_lo);
+  return {p, select(lo == lo, lo, V{})};  // the split may overflow where a b does not
 #endif
 }
 
@@ -120,8 +121,7 @@ KX_FN V product_and(V a, V b, V small) {
   return fused(a, b, small);
 #else
   Two<V> p = two_product(a, b);
-  const V once = p.hi + (p.lo + small);
-  return select(once == once, once, V(p.hi + small));  // the split may overflow where a b does not
+  return p.hi + (p.lo + small);
 #endif
 }
 

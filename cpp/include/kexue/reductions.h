@@ -74,8 +74,7 @@ struct LogSum {
 template <class R>
 KX_FN Two<R> from_unit(R sum, Two<R> unit) {
   const Two<R> more = two_product(sum, unit.hi), moved = quick_two_sum(sum, more.hi);
-  const R lost = more.lo + sum * unit.lo;
-  return {moved.hi, moved.lo + select(lost == lost, lost, R{})};  // a large sum may not be split
+  return {moved.hi, moved.lo + (more.lo + sum * unit.lo)};
 }
 template <class T, class Team, class X, class M>
 KX_FN auto log_sum(const Team& team, X x, M mask) {
