@@ -263,20 +263,29 @@ KX_FN PartValue<R> value_of(PartSum<R> part, R threshold) {
 // The loss of a row whose terms have no shift, from their sums, and what they are multiplied by to
 // be shares, for thresholds of up to 20.
 template <class R>
-KX_FN R near_threshold(R threshold) {  // 1 for one of these
-  return select(abs(threshold) <= splat<R>(20), splat<R>(1), R{});
+KX_FN auto near_threshold(R threshold) {
+  return abs(threshold) <= splat<R>(20);
 }
-template <class R>
+template <class T, class R>
 struct NearLoss {
-  R value;
-  Both<R> factor;
+  Both<R> one;  // e^-threshold and e^threshold
+  R negative, positive;
+  KX_FN NearLoss(R negatives, R positives, R threshold)
+      : one(exp_both(R(-threshold))),
+        negative(negatives * one.negative),
+        positive(positives * one.positive) {}
+
+  KX_FN R value() const {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      return log1p(negative) + log1p(positive);
+    } else {  // the product is within the range of double
+      return log1p(R(negative + positive + negative * positive));
+    }
+  }
+  KX_FN Both<R> factor() const {
+    return {one.negative / (1 + negative), one.positive / (1 + positive)};
+  }
 };
-template <class R>
-KX_FN NearLoss<R> near_loss(R negative, R positive, R threshold) {
-  Both<R> e = exp_both(R(-threshold));
-  const R n = negative * e.negative, p = positive * e.positive;
-  return {log1p(n) + log1p(p), {e.negative / (1 + n), e.positive / (1 + p)}};
-}
 
 template <bool positive, class V>
 KX_FN V side(V x) {

@@ -78,14 +78,19 @@ class ShortRows {
     alignas(64) wide_t<T> loss[tile_rows], factor[2][tile_rows];
     for (int g = 0; g < count; g += most_rows) {
       const int some = count - g < most_rows ? count - g : most_rows;
-      const R s0 = threshold.group(g / most_rows), near = near_threshold(s0);
-      const NearLoss<R> rows =
-          near_loss(sums_of_rows<R>(terms.negative + g * n, n, some),
-                    sums_of_rows<R>(terms.positive + g * n, n, some), R(s0 * near));
-      for (int j = 0; j < some; ++j) odd[g + j] |= lane(near, j) == 0;
-      store(loss + g, rows.value);
-      store(factor[0] + g, rows.factor.negative);
-      store(factor[1] + g, rows.factor.positive);
+      const R s0 = threshold.group(g / most_rows);
+      const auto near = near_threshold(s0);
+      NearLoss<T, R> rows(sums_of_rows<R>(terms.negative + g * n, n, some),
+                          sums_of_rows<R>(terms.positive + g * n, n, some), select(near, s0, R{}));
+      if (any_of(!near)) {
+        for (int j = 0; j < some; ++j) odd[g + j] |= near[j] == 0;
+      }
+      store(loss + g, rows.value());
+      if (grad_.data) {
+        Both<R> by = rows.factor();
+        store(factor[0] + g, by.negative);
+        store(factor[1] + g, by.positive);
+      }
     }
     alignas(64) T grad[batch_size + width];
     long long invalid = 0;
