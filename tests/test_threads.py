@@ -68,6 +68,20 @@ def test_same_bits_on_the_first_axis(backend, rng, threads):
             assert backend(function, x, axis=0).tobytes() == want
 
 
+def test_same_bits_wherever_results_lie(backend, rng, dtype):
+    """Tiles of the first axis begin where a line of the results does."""
+    count, size = 5 * 192, np.dtype(dtype).itemsize
+    x = rng.standard_normal((5, 192)).astype(dtype)
+    want = backend(kn.softmax, x, axis=0)
+    for first in range(0, 64 + size, size):
+        memory = np.full(count + 64 // size * 2, 7, dtype)
+        out = memory[first // size :][:count].reshape(x.shape)
+        backend(kn.softmax, x, axis=0, out=out)
+        assert out.tobytes() == want.tobytes()
+        out[...] = 7
+        assert np.all(memory == 7)
+
+
 def test_repeated_calls_give_the_same_bits(backend, rng):
     x = rng.standard_normal((200, 333))
     for function in (kn.logsumexp, kn.softmax, kn.log_softmax):

@@ -62,14 +62,15 @@ class Task {
 // How the rows of a call are shared out among threads and their workers.
 class RowLoop {
  public:
-  // `scalars`, `writes`: whether there are results per row, and per element; `size`: of a state;
-  // `most`: rows whose states are one register. hire(at_once, task) does the task with a new worker
-  // for so many rows at once.
+  // `some`: rows before the first whole tile; `scalars`, `writes`: whether there are results per
+  // row, and per element; `size`: of a state; `most`: rows whose states are one register.
+  // hire(at_once, task) does the task with a new worker for so many rows at once.
   template <class F>
-  RowLoop(const Call& call, bool by_lanes, bool scalars, bool writes, index size, int most,
-          const F& hire)
+  RowLoop(const Call& call, bool by_lanes, int some, bool scalars, bool writes, index size,
+          int most, const F& hire)
       : call_(call),
         by_lanes_(by_lanes),
+        before_(some > 0 ? tile_rows - some : 0),
         scalars_(scalars),
         writes_(writes),
         size_(size),
@@ -91,12 +92,13 @@ class RowLoop {
     index rows_a_job = rows_fit / unit_ * unit_;
     if (rows_a_job < 1) rows_a_job = by_lanes_ ? unit_ : rows_fit;
     if (rows_a_job < 1) rows_a_job = 1;
-    const index jobs = (call_.rows + rows_a_job - 1) / rows_a_job;
+    const index jobs = (call_.rows + before_ + rows_a_job - 1) / rows_a_job;
     parallel(jobs, [&](index job) {
-      const index first = job * rows_a_job, last = least(first + rows_a_job, call_.rows);
+      const index begin = job * rows_a_job - before_, last = least(begin + rows_a_job, call_.rows);
       work([&](Worker& worker) {
-        for (index r0 = first; r0 < last; r0 += at_once_) {
-          worker.go(r0, int(least(last - r0, at_once_)));
+        for (index at = begin; at < last; at += at_once_) {
+          const index r0 = at > 0 ? at : 0;
+          worker.go(r0, int(least(last, at + at_once_) - r0));
           worker.gather(0, n);
           if (scalars_) worker.scalars();
           if (writes_) worker.write(0, n);
@@ -108,7 +110,9 @@ class RowLoop {
 
  private:
   const Call& call_;
-  const bool by_lanes_, scalars_, writes_;
+  const bool by_lanes_;
+  const int before_;  // missing rows of the first tile
+  const bool scalars_, writes_;
   const index size_;
   const int unit_, at_once_;  // rows of a register or a tile; rows that a worker takes at once
   void (*const hire_)(const void* context, int at_once, Task task);
@@ -542,6 +546,19 @@ inline bool goes_by_lanes(const Call& call, const Operand& x) {
   return size(stride) < size(x.step) && size(stride) > 0;
 }
 
+// How many results of rows across memory come before one that begins a line, if that is the same
+// for all elements: a tile then writes whole lines.
+template <class T>
+inline int rows_to_line(const Call& call, const Operand* to) {
+  int rows = 0;
+  dispatch<T>(call.dtype, [&](auto stored) {
+    constexpr index size = sizeof stored;
+    if (to == nullptr || call.dims != 1 || to->stride[0] != size || to->step % line_bytes) return;
+    rows = int(to_next_line(to->data) / size);
+  });
+  return rows;
+}
+
 // Whether results take the place of what was read: its lines are in the cache then.
 template <class T>
 bool replaces(const Outputs<T, T>&, ...) {
@@ -596,7 +613,9 @@ class CpuEngine {
     };
     using ByLane = ByLanes<Kernel, First, In...>;
     const index size = by_lanes ? ByLane::state_size : index(sizeof(typename Kernel::State));
-    return RowLoop(call_, by_lanes, kernel.gives_scalars(), Kernel::writes_rows, size,
+    const int some =
+        by_lanes ? rows_to_line<typename Kernel::Stored>(call_, kernel.outputs.vector) : 0;
+    return RowLoop(call_, by_lanes, some, kernel.gives_scalars(), Kernel::writes_rows, size,
                    Kernel::most_rows, hire)
         .run();
   }
