@@ -209,7 +209,7 @@ struct HypentropyStep {
     const V bounded = at_least(V(-abs(a)), V(-one)), t = expm1_nonpositive<double>(bounded);
     const V down = t * (2 + t) / (2 * (1 + t));
     const V small = delta * (select(a < V{}, down, V(-down)) + error);
-    const Unit<V> unit = no_unit<V>();
+    Unit<V> unit = no_unit<V>();
     const V up = multiplied<T>(V(delta * 0.5), a, error, unit);
     const V far = up - multiplied<T>(V(delta * 0.5), V(-a), V(-error), unit);
     V value = multiplied<T>(size, a, error, unit) + select(abs(a) < one, small, far);
@@ -303,7 +303,7 @@ struct EgRow {
   // The unit of a pivot's weight, in the type of a row's values.
   template <class R>
   KX_FN static Unit<R> unit_as(R weight) {
-    const auto unit = unit_of<T>(convert<DoubleOf<R>>(weight));
+    auto unit = unit_of<T>(convert<DoubleOf<R>>(weight));
     return {convert<R>(unit.inverse), convert<R>(unit.exponent)};
   }
   template <class M, class R>
@@ -401,7 +401,7 @@ struct EgTerms {
       return any ? select(far > V{}, relative(w, g), value) : value;
     }
     KX_FN Pair<V> operator()(V w, V other, V g) const {
-      const Pair<V> values = plain_terms<T>(w, other, g, step);
+      Pair<V> values = plain_terms<T>(w, other, g, step);
       return any ? Pair<V>{select(far > V{}, relative(w, g), values.first),
                            select(far > V{}, relative(other, V(-g)), values.second)}
                  : values;
@@ -488,7 +488,7 @@ struct EgStep : EgRow<T> {
         return select(V(w[i]) > V{}, V(-downhill(V(g[i]), turn)), least_key);
       };
     });
-    const auto top = team.template top<2>([&](auto row) {
+    auto top = team.template top<2>([&](auto row) {
       return [=, w = row(weights), g = row(slopes), turn = V(row(turn)), rate = V(row(rate)),
               least = V(row(least))](auto i) {
         const V own = w[i], slope = downhill(V(g[i]), turn);
@@ -525,7 +525,7 @@ struct EgStep : EgRow<T> {
   KX_FN Done<R> finish(State<R> s) const {
     const R rate = abs(s.lr), mass = keep ? s.total : s.mass, nan = splat<R>(not_a_number);
     const auto sound = Base::is_sound(s.pivot, s.sum, rate, mass);
-    const EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
+    EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
     const R share = mass * element_t<R>(1 - mix);
     R factor = select(sound & (s.sum > R{}), R(share / (s.sum * terms.unit())), nan);
     if (keep) factor = select((s.total == R{}) & sound, R{}, factor);
@@ -590,7 +590,7 @@ struct EgStepLog : EgRow<T> {
         return select(V(w[i]) > none, V(-downhill(V(g[i]), turn)), none);
       };
     });
-    const auto top = team.template top<2>([&](auto row) {
+    auto top = team.template top<2>([&](auto row) {
       return [=, w = row(logs), g = row(slopes), turn = V(row(turn)), rate = V(row(rate)),
               least = V(row(least))](auto i) {
         const V own = w[i], slope = downhill(V(g[i]), turn);
@@ -599,7 +599,7 @@ struct EgStepLog : EgRow<T> {
       };
     });
     const Pivot<R> pivot = {top.beside[0], top.beside[1]};
-    const auto sums = team.template sum<2>([&](auto row) {
+    auto sums = team.template sum<2>([&](auto row) {
       return [=, w = row(logs), g = row(slopes), turn = V(row(turn)), rate = V(row(rate)),
               best = Pivot<V>{row(pivot.weight), row(pivot.slope)}](auto i) {
         const V own = w[i], slope = downhill(V(g[i]), turn), one = splat<V>(1);
@@ -677,7 +677,7 @@ struct EgPmStep : EgRow<T> {
     const R lr = scaled ? R(given * mass) : given, one = splat<R>(1);
     const R sum = team.template sum<1>([&](auto row) {
       return [=, p = row(plus), m = row(minus), g = row(slopes), step = V(row(R(-lr)))](auto i) {
-        const Pair<V> terms = plain_terms<T>(V(p[i]), V(m[i]), V(g[i]), step);
+        Pair<V> terms = plain_terms<T>(V(p[i]), V(m[i]), V(g[i]), step);
         row.keep(i, terms.first, terms.second);
         return Sums<V, 1>{V(terms.first + terms.second)};
       };
@@ -700,7 +700,7 @@ struct EgPmStep : EgRow<T> {
         return maximum(select(V(p[i]) > V{}, V(-slope), none), select(V(m[i]) > V{}, slope, none));
       };
     });
-    const auto top = team.template top<2>([&](auto row) {
+    auto top = team.template top<2>([&](auto row) {
       return [=, p = row(plus), m = row(minus), g = row(slopes), turn = V(row(turn)),
               rate = V(row(rate)), least = V(row(least))](auto i) {
         const V up = p[i], down = m[i], slope = downhill(V(g[i]), turn);
@@ -737,7 +737,7 @@ struct EgPmStep : EgRow<T> {
   KX_FN Done<R> finish(State<R> s) const {
     const R rate = abs(s.lr), nan = splat<R>(not_a_number);
     const auto sound = Base::is_sound(s.pivot, s.sum, rate, s.mass) & (s.sum > R{});
-    const EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
+    EgTerms<T, R> terms = terms_of<T>(s.lr, s.far, s.pivot);
     return {terms, select(sound, R(s.mass / (s.sum * terms.unit())), nan)};
   }
   template <class R, class Row, class P, class M, class G>
@@ -749,7 +749,7 @@ struct EgPmStep : EgRow<T> {
       if constexpr (Row::remembers) {
         a = row.recall(i, 0), b = row.recall(i, 1);
       } else {
-        const Pair<V> pair = term(V(p[i]), V(m[i]), V(g[i]));
+        Pair<V> pair = term(V(p[i]), V(m[i]), V(g[i]));
         a = pair.first, b = pair.second;
       }
       return Pair<V>{V(a * factor + V{}), V(b * factor + V{})};
@@ -778,7 +778,7 @@ struct EgPmInit {
   template <class Team, class W>
   KX_FN auto gather(const Team& team, W weights, typename Team::Result mass) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>(
+    auto s = team.template sum<1>(
         [&](auto row) { return [w = row(weights)](auto i) { return Sums<V, 1>{abs(V(w[i]))}; }; });
     return State<typename Team::Result>{s[0], mass};
   }
@@ -845,7 +845,7 @@ struct EgStepVjp : EgRow<T> {
         return select(V(w[i]) > V{}, V(-downhill(V(g[i]), turn)), none);
       };
     });
-    const auto top = team.template top<4>([&](auto row) {
+    auto top = team.template top<4>([&](auto row) {
       return [=, v = row(values), w = row(weights), g = row(slopes), turn = V(row(turn)),
               rate = V(row(rate)), least = V(row(least))](auto i) {
         const V own = w[i], slope = downhill(V(g[i]), turn);
@@ -854,8 +854,8 @@ struct EgStepVjp : EgRow<T> {
       };
     });
     const Pivot<R> pivot = {top.beside[0], top.beside[1]};
-    const Unit<R> unit = Base::unit_as(pivot.weight);
-    const auto sums = team.template sum<4>([&](auto row) {
+    Unit<R> unit = Base::unit_as(pivot.weight);
+    auto sums = team.template sum<4>([&](auto row) {
       return [=, v = row(values), w = row(weights), g = row(slopes), turn = V(row(turn)),
               rate = V(row(rate)), least = V(row(pivot.slope)), unit = row(unit),
               v0 = V(row(top.beside[2])), g0 = V(row(top.beside[3]))](auto i) {

@@ -237,7 +237,7 @@ template <class F>
 KX_SELDOM typename F::Word product_of(typename F::Word a, typename F::Word b,
                                       const ProductOptions& o) {
   constexpr int M = F::fraction;
-  const Parts x = split<F>(a, o.flush), y = split<F>(b, o.flush);
+  Parts x = split<F>(a, o.flush), y = split<F>(b, o.flush);
   const bool negative = x.negative != y.negative;
   if (x.nan || y.nan || (x.zero && y.infinite) || (x.infinite && y.zero)) return F::nan;
   if (x.infinite || y.infinite) return with_sign<F>(negative, F::infinity);
@@ -260,7 +260,7 @@ KX_SELDOM typename F::Word product_of(typename F::Word a, typename F::Word b,
 template <class F>
 KX_SELDOM typename F::Word quotient_of(typename F::Word a, typename F::Word b, long long offset,
                                        bool flush) {
-  const Parts x = split<F>(a, flush), y = split<F>(b, flush);
+  Parts x = split<F>(a, flush), y = split<F>(b, flush);
   const bool negative = x.negative != y.negative;
   if (x.nan || y.nan || (x.zero && y.zero) || (x.infinite && y.infinite)) return F::nan;
   if (x.infinite || y.zero) return with_sign<F>(negative, F::infinity);
@@ -295,7 +295,7 @@ KX_FN Code scaled(long long code, const Exponent& p) {
 template <class F>
 KX_SELDOM typename F::Word power_of(typename F::Word word, const Exponent& p, bool flush) {
   if (p.m == 0) return F::one;
-  const Parts x = split<F>(word, flush);
+  Parts x = split<F>(word, flush);
   if (x.nan || (x.negative && !x.zero && !p.whole)) return F::nan;
   const bool negative = x.negative && p.odd;
   if (x.zero || x.infinite) {
@@ -1003,7 +1003,7 @@ struct WideMul {
   template <class V>
   KX_FN auto operator()(V a, V b) const {
     const V one = splat<V>(1ULL), none = V{};
-    const Taken<V> x = take<N>(a, options.cut), y = take<N>(b, options.cut);
+    Taken<V> x = take<N>(a, options.cut), y = take<N>(b, options.cut);
     const V sum = V(x.fraction + y.fraction), offset = splat<V>(Word64(options.offset) << 12);
     const V fraction = V(sum + offset);
     const V carries = V(select(sum < x.fraction, one, none) + select(fraction < sum, one, none));
@@ -1048,7 +1048,7 @@ struct WideDiv {
   template <class V>
   KX_FN V operator()(V a, V b) const {
     const V one = splat<V>(1ULL), none = V{};
-    const Taken<V> x = take<N>(a, Cut{-1, false}), y = take<N>(b, Cut{-1, false});
+    Taken<V> x = take<N>(a, Cut{-1, false}), y = take<N>(b, Cut{-1, false});
     const V difference = V(x.fraction - y.fraction);
     const V fraction = V(difference - splat<V>(Word64(-offset) << 12));
     const V borrows =
@@ -1077,7 +1077,7 @@ struct WideLog2 {
   KX_FN V operator()(V a) const {
     using R = Pack<double, lanes<V>>;
     const V none = V{}, one = splat<V>(1ULL);
-    const Taken<V> x = take<N>(a, Cut{-1, false});
+    Taken<V> x = take<N>(a, Cut{-1, false});
     // Position and fraction in 64 bits, the last of which says whether there are more.
     const auto more = V(x.fraction & splat<V>(63ULL)) != none;
     const V fixed = V(V(x.top << 58) | (x.fraction >> 6) | select(more, one, none));
@@ -1099,7 +1099,7 @@ struct IntegerIterated {
   KX_FN auto operator()(In a, In b) const {
     constexpr In sign = In(N::with_sign ? In(1) << (N::width - 1) : 0);
     const bool na = (a & sign) != 0, nb = (b & sign) != 0, negative = na != nb;
-    const In x = na ? In(-a) : a, y = nb ? In(-b) : b;
+    In x = na ? In(-a) : a, y = nb ? In(-b) : b;
     Word128 p = iterated_product(cut_integer(x, options.cut), cut_integer(y, options.cut),
                                  options.iterations, options.ilm);
     if constexpr (both) {

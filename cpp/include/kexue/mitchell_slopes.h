@@ -15,7 +15,7 @@ struct Slope {
 
 template <class F>
 KX_FN typename F::Word times_slope(typename F::Word word, const Slope& s) {
-  const Parts g = split<F>(word, false);
+  Parts g = split<F>(word, false);
   const bool negative = g.negative != s.negative;
   if (s.none || g.nan || (g.zero && s.infinite) || (g.infinite && s.zero)) return F::nan;
   if (g.infinite || s.infinite) return with_sign<F>(negative, F::infinity);
@@ -64,12 +64,12 @@ struct MulSlope {
     const auto plain_a = (u == zero) | !irregular<F>(u);
     const auto plain_b = (w == zero) | !irregular<F>(w), plain_g = (h == zero) | !irregular<F>(h);
     const auto nothing = plain_a & plain_b & plain_g & ((h == zero) | (w == zero));
-    const auto done = nothing | (plain_a & !irregular<F>(w) & !irregular<F>(h) & !irregular<F>(t));
+    auto done = nothing | (plain_a & !irregular<F>(w) & !irregular<F>(h) & !irregular<F>(t));
     const V r = V(select(nothing, zero, t) | sign);
     return in_lanes(!done, r, [&](int i) { return one(lane(g, i), lane(a, i), lane(b, i)); });
   }
   KX_SELDOM In one(In g, In a, In b) const {
-    const Parts x = split<F>(a, false), y = split<F>(b, false);
+    Parts x = split<F>(a, false), y = split<F>(b, false);
     const long long carry = (fraction<F>(x) + fraction<F>(y) + offset) >> F::fraction;
     const bool none = x.nan || x.infinite || y.nan || y.infinite;
     return times_slope<F>(g, {exponent<F>(y) + carry, y.negative, y.zero, false, none});
@@ -85,7 +85,7 @@ struct DivSlope {
   long long offset;
 
   KX_FN In operator()(In g, In a, In b) const {
-    const Parts x = split<F>(a, false), y = split<F>(b, false);
+    Parts x = split<F>(a, false), y = split<F>(b, false);
     const long long borrow = (fraction<F>(x) - fraction<F>(y) + offset) >> F::fraction;
     const bool none = x.nan || x.infinite || y.nan || y.infinite;
     if constexpr (in_b) {
@@ -104,7 +104,7 @@ struct Log2Slope {
   using Out = In;
   using Lane = Single;
   KX_FN In operator()(In g, In x) const {
-    const Parts p = split<F>(x, false);
+    Parts p = split<F>(x, false);
     const bool none = p.nan || (p.negative && !p.zero);
     return times_slope<F>(g, {-exponent<F>(p), false, p.infinite, p.zero, none});
   }
@@ -117,7 +117,7 @@ struct Exp2Slope {
   using Lane = Single;
   KX_FN In operator()(In g, In x) const {
     using T = typename ComputedAs<F>::type;
-    const Parts p = split<F>(x, false);
+    Parts p = split<F>(x, false);
     T v = number_of<F, T>(x);
     v = !p.regular() ? T(0) : v > 4000 ? T(4000) : v < -4000 ? T(-4000) : v;
     const auto whole = static_cast<long long>(v);
@@ -140,7 +140,7 @@ struct PowSlope {
 
   KX_FN In operator()(In g, In x) const {
     using T = typename ComputedAs<F>::type;
-    const Parts v = split<F>(x, false);
+    Parts v = split<F>(x, false);
     Slope s = {0, v.negative && parts.whole && !parts.odd && p != 0, false, false, false};
     if (v.regular()) {
       s.k = (scaled<F>(v.code, parts).floor >> F::fraction) - exponent<F>(v);

@@ -53,7 +53,7 @@ struct PortfolioRun {
   template <class Team, class X>
   KX_FN void day(const Team& team, X relatives) {
     const V nan = splat<V>(not_a_number);
-    const auto sums = team.template sum<1>([=, w = weights](auto row) {
+    auto sums = team.template sum<1>([=, w = weights](auto row) {
       return [=, x = row(relatives)](index i) {
         const V own = x[i];
         const auto valid = (own >= V{}) & (own < splat<V>(infinity));
@@ -89,8 +89,8 @@ struct PortfolioRun {
     EgStep<double> fn;
     fn.mix = 0, fn.keep = false, fn.n = team.n;
     const V one = splat<V>(1);
-    const auto done = fn.finish(fn.gather(team, weights, slopes, rate, one));
-    const auto value = fn.each(done, LaneRow<V>{}, weights, slopes, rate, one);
+    auto done = fn.finish(fn.gather(team, weights, slopes, rate, one));
+    auto value = fn.each(done, LaneRow<V>{}, weights, slopes, rate, one);
     each(team, [=, w = weights](index i) { w.set(i, value(i)); });
   }
 };

@@ -123,7 +123,7 @@ KX_FN V splat(S value) {
   } else if constexpr (lanes<V> == 1) {
     return static_cast<V>(value);
   } else {
-    return V{} + static_cast<element_t<V>>(value);
+    return static_cast<element_t<V>>(value) - V{};  // which keeps -0, and is no work
   }
 }
 

@@ -31,7 +31,7 @@ KX_FN void raise_threshold(const Team& team, X values, typename Team::Result mas
   using R = typename Team::Result;
   const R nan = splat<R>(not_a_number);
   for (bool first = true;; first = false) {
-    const auto s = team.template sum<2>([&](auto row) {
+    auto s = team.template sum<2>([&](auto row) {
       return [v = row(values), top = V(row(found.top)), tau = V(row(found.tau))](auto i) {
         const V x = Threshold<V>::below(V(v[i]), top);
         const V other = select(x == x, V{}, splat<V>(not_a_number));
@@ -130,7 +130,7 @@ struct ProjectInMemory {
   template <class Team, class X>
   KX_FN void operator()(const Team& team, X row, double mass) const {
     using V = typename Team::Value;
-    const auto found = simplex_threshold(team, row, splat<typename Team::Result>(mass));
+    auto found = simplex_threshold(team, row, splat<typename Team::Result>(mass));
     const double top = lane(found.top, 0), tau = lane(found.tau, 0), nan = lane(found.undefined, 0);
     each(team, [=](auto i) {
       const V x = Threshold<V>::below(V(row[i]), splat<V>(top));
@@ -150,7 +150,7 @@ struct ProjectSimplexVjp {
   template <class Team, class P, class G>
   KX_FN auto gather(const Team& team, P points, G slopes) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<2>([&](auto row) {
+    auto s = team.template sum<2>([&](auto row) {
       return [p = row(points), g = row(slopes)](auto i) {
         const V own = p[i], nothing = select(own == own, V{}, splat<V>(not_a_number));
         return Sums<V, 2>{select(own > V{}, V(g[i]), nothing), select(own > V{}, splat<V>(1), V{})};
@@ -197,7 +197,7 @@ struct FrankWolfeStep {
         return select(V(-V(g[i])) == top, V(-V(at[i])), none);
       };
     });
-    const auto s = team.template sum<1>([&](auto row) {
+    auto s = team.template sum<1>([&](auto row) {
       return [g = row(slopes)](auto i) {
         const V own = g[i];
         return Sums<V, 1>{select(own == own, V{}, splat<V>(not_a_number))};
@@ -247,7 +247,7 @@ struct SimplexGap {
     using R = typename Team::Result;
     const R least =
         R(-team.max([&](auto row) { return [g = row(slopes)](auto i) { return V(-V(g[i])); }; }));
-    const auto s = team.template sum<2>([&](auto row) {
+    auto s = team.template sum<2>([&](auto row) {
       return [p = row(points), g = row(slopes), least = V(row(least))](auto i) {
         return Sums<V, 2>{times_or_zero(V(p[i]), rise(V(g[i]), least)), p[i]};
       };
@@ -279,7 +279,7 @@ struct SoftmaxPullback {
   template <class Team, class P, class G>
   KX_FN auto gather(const Team& team, P points, G slopes) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>([&](auto row) {
+    auto s = team.template sum<1>([&](auto row) {
       return [p = row(points), g = row(slopes)](auto i) {
         return Sums<V, 1>{times_or_zero(V(p[i]), V(g[i]))};
       };
@@ -342,7 +342,7 @@ struct BregmanKl {
   template <class Team, class P, class Q>
   KX_FN auto gather(const Team& team, P first, Q second) const {
     using V = typename Team::Value;
-    const auto s = team.template sum<1>([&](auto row) {
+    auto s = team.template sum<1>([&](auto row) {
       return [fn = *this, p = row(first), q = row(second)](auto i) {
         return Sums<V, 1>{fn.term(V(p[i]), V(q[i]))};
       };

@@ -49,7 +49,7 @@ struct StepScale {
       g_unit = power_below(largest(slopes));
       v_unit = power_below(largest(steps));
     }
-    const auto s = team.template sum<3>([&](auto row) {
+    auto s = team.template sum<3>([&](auto row) {
       return [g = row(slopes), v = row(steps), g_inverse = V(row(R(1 / g_unit))),
               v_inverse = V(row(R(1 / v_unit)))](auto i) {
         const V a = squares_fit<T> ? V(g[i]) : V(g[i] * g_inverse);

@@ -105,7 +105,7 @@ class ShortWeights {
     const int n = int(call_.n);
     in.with_blocks(0, n, [&](auto w, auto g) {
       const V lr = splat<V>(lr_), m = splat<V>(mass);
-      const auto state = gather_block<V, V>(fn_, 1, n, Kept<double>{nullptr, 0}, w, g, lr, m);
+      auto state = gather_block<V, V>(fn_, 1, n, Kept<double>{nullptr, 0}, w, g, lr, m);
       const auto step = fn_.each(fn_.finish(state), RowOf<V>{0}, w, g, lr, m);
       int i = 0;
       for (; i + width <= n; i += width) store(to + i, convert<Pack<T, width>>(step(Full{i})));

@@ -24,7 +24,7 @@ long long egu_step(Engine& engine, const Call& call) {
 template <class T, class Engine>
 long long egu_pm_step(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
-  const PerRow<T> p = {op[0]}, m = {op[1]}, g = {op[2]};
+  PerRow<T> p = {op[0]}, m = {op[1]}, g = {op[2]};
   double lr;
   if (engine.template one_value<T>(op[3], lr)) {
     return engine.template map<T>(EguPmStepOf<T>{lr}, {&op[4], &op[5]}, p, m, g);
