@@ -26,7 +26,7 @@ def scale(k, out):
 
 
 def lower_probability(k):
-    return reference.multilabel_probability, (k["scores"], threshold(k)), ()
+    return reference.multilabel_probability, (k["scores"], threshold(k)[..., None]), ()
 
 
 CASES = (

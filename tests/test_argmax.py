@@ -177,6 +177,12 @@ def test_gumbel_max(backend, dtype):
     same(out, [2, 0, 1])
 
 
+def test_noise_of_uneven_rows_is_refused():
+    for f in (kn.gumbel_max, kn.gumbel_softmax):
+        with pytest.raises(ValueError, match=f"^{f.__name__}: gumbel must be array-like"):
+            f(np.zeros((0, 3)), [[1, 2], [3]])
+
+
 def test_gumbel_max_samples_softmax(backend):
     logits = np.log([0.5, 0.3, 0.2])
     winners = backend(kn.gumbel_max, np.broadcast_to(logits, (40_000, 3)), rng=11)

@@ -485,6 +485,21 @@ def test_masked_nan_changes_nothing(backend, rng):
                     assert np.all(np.isfinite(got))
 
 
+def test_without_a_query_no_value_is_read(backend, rng):
+    q, k = np.zeros((2, 0, 3)), rng.normal(size=(2, 4, 3))
+    for causal in (False, True):
+        grads = backend(
+            kn.linear_attention_vjp,
+            q,
+            q,
+            k,
+            np.full((2, 4, 3), np.nan),
+            kernel="exp",
+            causal=causal,
+        )
+        assert all(not np.any(grad) for grad in grads)
+
+
 def test_nan_stays_in_the_rows_that_see_it(backend, rng):
     usable(backend)
     n = 70

@@ -47,6 +47,9 @@ def same(got, want):
         (1.0, 1.0, nan, nan),
         (inf, 1.0, 1.0, inf),
         (1e308, 1e308, 1e-308, 1e308 * math.exp(-1)),
+        (2.0, 0.1, 1e300, 0.0),
+        (2.0, -0.1, 1e300, inf),
+        (2.0, 0.1, -1e100, inf),
     ],
 )
 def test_egu_step_limits(backend, w, g, lr, expected):

@@ -558,6 +558,7 @@ def test_mitchell_errors():
         (ValueError, "overflow must be", (i, i), {"overflow": "raise"}),
         (ValueError, "return_high must be false", (f, f), {"return_high": True}),
         (ValueError, "return_high must be false", (i, i), {"return_high": True}),
+        (TypeError, "return_high must be True or False", (i, i), {"return_high": np.ones(2)}),
     ]
     for error, text, arrays, options in cases:
         with pytest.raises(error, match=f"^mitchell_mul: {text}") as caught:

@@ -408,6 +408,29 @@ def test_memory_is_that_of_the_rows(rng):
             assert peak < 200 * rows, (function.__name__, targets.dtype, results, peak)
 
 
+# --- Thresholds ---
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3)])
+def test_a_threshold_belongs_to_its_row(backend, rng, dtype, shape):
+    """Also where rows are as many as classes, and where it is the same for some of them."""
+    s = rng.normal(size=(*shape, 3)).astype(dtype)
+    thresholds = rng.normal(size=shape).astype(dtype)
+    for s0 in (thresholds, thresholds[..., :1]):
+        rows = np.broadcast_to(s0, shape)
+        for f in (kn.multilabel_probability, kn.multilabel_predict):
+            got = backend(f, s, s0)
+            for i in np.ndindex(shape):
+                assert np.array_equal(got[i], backend(f, s[i], rows[i]))
+
+
+def test_a_threshold_is_no_option_to_leave_out(backend):
+    for name in ("multilabel_probability", "multilabel_predict", "multilabel_crossentropy"):
+        arrays = [np.zeros((3, 4))] * (1 + name.endswith("entropy"))
+        with pytest.raises(TypeError, match=f"^{name}: threshold must be .*, got None$"):
+            backend(getattr(kn, name), *arrays, threshold=None)
+
+
 # --- Properties of the specification ---
 
 

@@ -627,6 +627,13 @@ def one_of(name: str, argument: str, value: Any, options: Sequence[str]) -> str:
     raise kind(f"{name}: {argument} must be {words}, got {value!r}")
 
 
+def is_on(name: str, argument: str, value: Any) -> bool:
+    """A choice of yes or no."""
+    if isinstance(value, (bool, int, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+
+
 def fold(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     """`x` summed over the axes by which `shape` was enlarged to the shape of `x`."""
     if x.shape == shape:

@@ -567,7 +567,7 @@ def linear_attention_vjp(g: Array, *arguments: Any) -> None:
     """dphi_i = S_i ghat_i + z_i delta_i, dpsi_j = G_j v_j + y_j, dv_j = G_j^T psi_j"""
     *inputs, normalize, eps, chunk, dq, dk, dv, dweight, ddecay, ds, dz = arguments
     p = Problem(*(*inputs, chunk))
-    if p.kind == "efficient":
+    if p.kind == "efficient" or p.n == 0:
         reference.linear_attention_vjp(g, *arguments)
         return
     xp, loop, width, queries = p.xp, dq.shape[:-2], p.width, p.queries

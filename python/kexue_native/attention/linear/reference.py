@@ -547,6 +547,9 @@ def linear_attention_vjp(
     dz: Array | None,
 ) -> None:
     """dphi_i = S_i ghat_i + z_i delta_i, dpsi_j = G_j v_j + y_j, dv_j = G_j^T psi_j"""
+    if q.shape[-2] == 0:
+        without_query(dq, dk, dv, dweight, ddecay, ds, dz)
+        return
     start, scales = (weight, decay, c, s, z), (kind, input_scale, kernel_eps)
     p = Problem(q, k, v, projection, bias, *start, *scales, mode, offset, chunk)
     xp, g = p.xp, widen(g)
@@ -597,6 +600,13 @@ def linear_attention_vjp(
         unit = xp.exp(p.start.c + state.c)
         put(ds, xp.where(unit[..., None] == 0, 0.0, unit[..., None] * state.s))
         put(dz, xp.where(unit == 0, 0.0, unit * state.z))
+
+
+def without_query(*gradients: Array | None) -> None:
+    """All gradients 0: nothing is read, not even a nan."""
+    for gradient in gradients:
+        if gradient is not None:
+            gradient[...] = 0
 
 
 def suffix_sums(x: Array) -> Array:

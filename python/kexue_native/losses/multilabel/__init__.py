@@ -148,6 +148,8 @@ def multilabel_crossentropy(
 
 def _require_finite(name: str, threshold: Array) -> None:
     """ValueError for an infinite or nan threshold; on a GPU its row is nan instead."""
+    if threshold is None:
+        raise TypeError(f"{name}: threshold must be a number or an array, got None")
     if isinstance(threshold, np.ndarray) and not np.all(np.isfinite(widen(threshold))):
         raise ValueError(f"{name}: threshold must be finite in the type of scores, got {threshold}")
 
@@ -405,8 +407,10 @@ def multilabel_probability(
     """
     name = "multilabel_probability"
     call = normalise(name, "(n),()->(n)", -1, out, scores=scores, threshold=threshold)
-    _require_finite(name, call.inputs[1])
-    choose("losses.multilabel", call, backend).multilabel_probability(*call.inputs, *call.outputs)
+    scores, threshold = call.inputs
+    _require_finite(name, threshold)
+    kernels = choose("losses.multilabel", call, backend)
+    kernels.multilabel_probability(scores, threshold[..., None], *call.outputs)
     return call.result()
 
 

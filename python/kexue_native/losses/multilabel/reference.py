@@ -141,7 +141,7 @@ def globalpointer_crossentropy(
 @_quiet
 def multilabel_probability(scores: Array, threshold: Array, out: Array | None = None) -> Any:
     """p = 1 / (1 + exp(-2 u)), u = s - threshold"""
-    u, error = two_difference(widen(scores), widen(threshold)[..., None])
+    u, error = two_difference(widen(scores), widen(threshold))
     xp = namespace(u)
     small = xp.exp(-2 * xp.abs(u))
     p, q = xp.where(u < 0, small, 1.0) / (1 + small), xp.where(u < 0, 1.0, small) / (1 + small)

@@ -32,7 +32,7 @@ def multiplied(w: Array, a: Array, error: Any = 0.0, unit: Any = 1.0) -> Array:
     bounded = xp.clip(a, -40000.0, 40000.0)
     k = xp.rint(bounded / head)
     r = (bounded - k * head) - k * tail
-    r = r + xp.where(xp.isfinite(a), error, 0.0)
+    r = r + xp.where(xp.abs(a) <= 40000.0, error, 0.0)
     (fraction, exponent), (of_unit, unit_exponent) = xp.frexp(w), xp.frexp(unit + xp.zeros_like(w))
     scale = xp.where(xp.isfinite(k), k, 0).astype(np.int32) + exponent - unit_exponent
     value = xp.ldexp(fraction / of_unit * xp.exp(r), scale)

@@ -291,7 +291,10 @@ def _perturbed(name: str, logits: Array, gumbel: Array | None, rng: Rng) -> tupl
         return logits, namespace(logits).asarray(reference.gumbel_noise(draws))
     if rng is not None:
         raise ValueError(f"{name}: rng must be None where gumbel is given, got {rng!r}")
-    shapes = [x.shape if hasattr(x, "shape") else np.shape(x) for x in (logits, gumbel)]
+    shapes = [
+        x.shape if hasattr(x, "shape") else as_array(name, argument, x).shape
+        for argument, x in (("logits", logits), ("gumbel", gumbel))
+    ]
     if fits(shapes[1], shapes[0]):
         return logits, gumbel
     logits = as_array(name, "logits", logits)
