@@ -500,6 +500,17 @@ def test_without_a_query_no_value_is_read(backend, rng):
         assert all(not np.any(grad) for grad in grads)
 
 
+def test_a_key_that_no_query_sees_has_no_gradient(backend, rng):
+    q, k, v = rng.normal(size=(3, 3, 3)), rng.normal(size=(3, 5, 3)), rng.normal(size=(3, 5, 3))
+    v[:, 3:] = np.nan
+    for kernel in ("exp", "relu"):
+        for exclude_self, offset in ((True, 1), (False, 0)):
+            options = {"causal": True, "exclude_self": exclude_self, "offset": offset}
+            _, dk, dv = backend(kn.linear_attention_vjp, q, q, k, v, kernel=kernel, **options)
+            assert np.all(np.isfinite(dk))
+            assert not np.any(dk[:, 3:]) and not np.any(dv[:, 3:])
+
+
 def test_nan_stays_in_the_rows_that_see_it(backend, rng):
     usable(backend)
     n = 70

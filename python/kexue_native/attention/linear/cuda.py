@@ -616,8 +616,9 @@ def linear_attention_vjp(g: Array, *arguments: Any) -> None:
         to += p.pulled(rows, here, back, Features(sign, reads.readers.log))
 
     state = p.over_queries(read_queries, ds is not None)
-    if p.alive is not None:
-        to_k, to_v, amount = (xp.where(p.alive, x, 0.0) for x in (to_k, to_v, amount))
+    seen = reference.seen_keys(p)
+    if seen is not None:
+        to_k, to_v, amount = (xp.where(seen, x, 0.0) for x in (to_k, to_v, amount))
     put(dk, to_k)
     put(dv, to_v)
     if p.weight is not None and dweight is not None:

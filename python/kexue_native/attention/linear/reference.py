@@ -15,6 +15,7 @@ import numpy as np
 
 from ..._arrays import Array, namespace, widen
 from .._reference import (
+    CAUSAL,
     EXCLUDE_SELF,
     blocks,
     highest,
@@ -586,9 +587,10 @@ def linear_attention_vjp(
     own = p.keys if p.exponential else p.keys._replace(sign=p.keys.sign / safe(p.weight))
     factor = 1.0 if p.exponential else p.weight[..., None]
     from_k = pull(p.kind, p.k, p.projection, factor * back, own, False)
-    put(dk, xp.where(p.alive, input_scale * from_k, 0.0))
-    put(dv, xp.where(p.alive, to_v, 0.0))
-    amount = xp.sum(xp.where(p.alive, p.keys.sign * back, 0.0), axis=-1)
+    seen = seen_keys(p)
+    put(dk, xp.where(seen, input_scale * from_k, 0.0))
+    put(dv, xp.where(seen, to_v, 0.0))
+    amount = xp.sum(xp.where(seen, p.keys.sign * back, 0.0), axis=-1)
     if dweight is not None:
         put(dweight, xp.where(p.weight > 0, amount / safe(p.weight)[..., 0], 0.0))
     if ddecay is not None:
@@ -600,6 +602,14 @@ def linear_attention_vjp(
         unit = xp.exp(p.start.c + state.c)
         put(ds, xp.where(unit[..., None] == 0, 0.0, unit[..., None] * state.s))
         put(dz, xp.where(unit == 0, 0.0, unit * state.z))
+
+
+def seen_keys(p: Any) -> Any:
+    """Whether there is a query that sees a key: nothing comes of others, whatever their values."""
+    if not p.mode & CAUSAL:
+        return p.alive
+    seen = (p.xp.arange(p.m) < p.n - 1 + p.offset)[:, None]
+    return seen if p.alive is None else p.alive & seen
 
 
 def without_query(*gradients: Array | None) -> None:
