@@ -1,8 +1,9 @@
 // Compiler switches. The only header with macros; all of them begin with KX_.
 //
-// Locals of class types are not `const` in kernels: g++ 12 takes such objects apart into registers
-// unless they are constants that a call initialised; those it copies by way of memory, in pieces
-// of other sizes than they were stored in (a third of the time of short rows).
+// Kernels' locals of class types are not `const` where g++ 12 would keep them in memory for that:
+// it does not take constants apart that a call has initialised, and copies them in pieces of other
+// sizes than they were stored in (a third of the time of short rows). -fdump-tree-sra-details
+// names them: "store to a read-only decl".
 #pragma once
 
 #if defined(__CUDACC__)

@@ -239,9 +239,13 @@ struct Attention {
     }
     for (int i = 0; i < columns; ++i) {
       T* const own = room.total + i * e_pitch;
-      if (mass[i] != 0) multiply(own, e_pitch, 1 / mass[i]);
-      for (index c = 0; mass[i] == 0 && c < e_pitch; ++c) own[c] = 0;
-      top[i] = mass[i] == 0 ? T(-infinity) : top[i] + log(mass[i]);
+      if (mass[i] == 0) {  // of a row without weight nothing is read
+        for (index c = 0; c < e_pitch; ++c) own[c] = 0;
+        top[i] = T(-infinity);
+      } else {
+        multiply(own, e_pitch, 1 / mass[i]);
+        top[i] += log(mass[i]);
+      }
     }
     put(matrix(call, out, row).from(query), columns, e, room.total, e_pitch);
     if (lse.data) put(column(call, lse, row).from(query), columns, 1, top, 1);

@@ -43,7 +43,7 @@ KX_NOINLINE void product_tile(int depth, Left<T> a, const T* b, index b_pitch, T
     for (int j = 0; j < N; ++j) row[j] = load<V>(b + j * width);
     KX_UNROLL
     for (int i = 0; i < R; ++i) {
-      const V left = from[i * a.by_row] - V{};  // a load alone; splat would add
+      const V left = splat<V>(from[i * a.by_row]);
       KX_UNROLL
       for (int j = 0; j < N; ++j) sum[i][j] += left * row[j];
     }

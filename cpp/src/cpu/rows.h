@@ -62,15 +62,15 @@ class Task {
 // How the rows of a call are shared out among threads and their workers.
 class RowLoop {
  public:
-  // `some`: rows before the first whole tile; `scalars`, `writes`: whether there are results per
+  // `lead`: rows before the first whole tile; `scalars`, `writes`: whether there are results per
   // row, and per element; `size`: of a state; `most`: rows whose states are one register.
   // hire(at_once, task) does the task with a new worker for so many rows at once.
   template <class F>
-  RowLoop(const Call& call, bool by_lanes, int some, bool scalars, bool writes, index size,
+  RowLoop(const Call& call, bool by_lanes, int lead, bool scalars, bool writes, index size,
           int most, const F& hire)
       : call_(call),
         by_lanes_(by_lanes),
-        before_(some > 0 ? tile_rows - some : 0),
+        before_(lead > 0 ? tile_rows - lead : 0),
         scalars_(scalars),
         writes_(writes),
         size_(size),
@@ -613,9 +613,9 @@ class CpuEngine {
     };
     using ByLane = ByLanes<Kernel, First, In...>;
     const index size = by_lanes ? ByLane::state_size : index(sizeof(typename Kernel::State));
-    const int some =
+    const int lead =
         by_lanes ? rows_to_line<typename Kernel::Stored>(call_, kernel.outputs.vector) : 0;
-    return RowLoop(call_, by_lanes, some, kernel.gives_scalars(), Kernel::writes_rows, size,
+    return RowLoop(call_, by_lanes, lead, kernel.gives_scalars(), Kernel::writes_rows, size,
                    Kernel::most_rows, hire)
         .run();
   }

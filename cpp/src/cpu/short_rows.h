@@ -3,7 +3,7 @@
 // row by row. A row that needs a shift is one for MultilabelGradient.
 #pragma once
 
-#include "row_sums.h"
+#include "flat_rows.h"
 #include "targets.h"
 
 namespace kexue {
@@ -29,23 +29,17 @@ class ShortRows {
 
   // Whether the rows are of this kind.
   bool fit() const {
-    return call_.dims == 1 && call_.rows >= 4 && call_.n > 0 && call_.n <= flat_row && behind(x_) &&
-           behind(targets_.op) && (!grad_.data || behind(grad_));
+    return call_.dims == 1 && call_.rows >= 4 && call_.n > 0 && call_.n <= flat_row &&
+           is_flat(x_, call_) && is_flat(targets_.op, call_) &&
+           (!grad_.data || is_flat(grad_, call_));
   }
   // Returns how many are invalid.
   long long run() {
-    const index tiles = (call_.rows + tile_rows - 1) / tile_rows;
-    const index some = job_elements / (tile_rows * call_.n) + 1, jobs = (tiles + some - 1) / some;
     long long invalid = 0;
-    parallel(jobs, [&](index job) {
-      In in(call_, Vector<T>{x_}, targets_);
-      const index end = (job + 1) * some < tiles ? (job + 1) * some : tiles;
-      for (index i = job * some; i < end; ++i) {
-        const index r0 = i * tile_rows, left = call_.rows - r0;
-        const long long found = tile(in, r0, int(left < tile_rows ? left : tile_rows));
-        if (found) __atomic_fetch_add(&invalid, found, __ATOMIC_RELAXED);
-      }
-      if (streams_) stream_done();
+    const auto make = [&] { return In(call_, Vector<T>{x_}, targets_); };
+    for_tiles(call_, streams_, make, [&](In& in, index r0, int count) {
+      const long long found = tile(in, r0, count);
+      if (found) __atomic_fetch_add(&invalid, found, __ATOMIC_RELAXED);
     });
     return invalid;
   }
@@ -56,8 +50,6 @@ class ShortRows {
   const C targets_;
   const Operand &threshold_, &loss_, &grad_;
   bool streams_;
-
-  bool behind(const Operand& op) const { return op.step > 0 && op.stride[0] == call_.n * op.step; }
 
   KX_NOINLINE long long tile(In& in, index r0, int count) const {
     const index n = call_.n;
@@ -123,17 +115,14 @@ class ShortRows {
   template <class X, class Y>
   static bool work_out_terms(X x, Y targets, index begin, index end, Terms& terms) {
     V odd{};
-    auto step = [&](auto at) {
+    along<width>(begin, end, [&](auto at) {
       const V score = x[at];
       const auto target = targets[at];
       Both<V> term = near_terms<V>(target, score);
       odd = odd + is_odd<T, V>(target, score);
       store(terms.negative + at.i, term.negative);
       store(terms.positive + at.i, term.positive);
-    };
-    index i = begin;
-    for (; i + width <= end; i += width) step(Full{i});
-    if (i < end) step(Part{i, int(end - i)});
+    });
     return fold_lanes(odd, [](auto a, auto b) { return a + b; }) == 0;
   }
   // A row by the general way. Returns whether it is invalid.
@@ -147,9 +136,7 @@ class ShortRows {
       loss = lane(results.out[0], 0);
       if (grad) {
         auto step = fn.each(fn.finish(state), RowOf<V>{0}, x, t, Everything{}, threshold);
-        int i = 0;
-        for (; i + width <= n; i += width) store(grad + i, step(Full{i}));
-        if (i < n) store(grad + i, step(Part{i, n - i}));
+        along<width>(0, n, [&](auto at) { store(grad + at.i, step(at)); });
       }
       return lane(results.invalid, 0) != 0;
     });

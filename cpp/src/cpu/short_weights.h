@@ -3,8 +3,8 @@
 // half empty, then added up row by row. A row that needs a pivot goes the general way.
 #pragma once
 
+#include "flat_rows.h"
 #include "kexue/eg.h"
-#include "row_sums.h"
 #include "targets.h"
 
 namespace kexue {
@@ -15,7 +15,6 @@ class ShortWeights {
   static constexpr int width = register_bytes / int(sizeof(double));
   using V = Pack<double, width>;
   using In = Readers<V, V, Vector<T>, Vector<T>>;
-  using Mass = Reader<PerRow<T>, V, V>;
   using State = typename EgStep<T>::template State<V>;
 
  public:
@@ -26,21 +25,11 @@ class ShortWeights {
   // Whether the rows are of this kind.
   bool fit() const {
     return !fn_.keep && call_.dims == 1 && call_.rows >= 4 && call_.n > 0 && call_.n <= short_row &&
-           behind(w_) && behind(call_.operand[1]) && behind(out_);
+           is_flat(w_, call_) && is_flat(call_.operand[1], call_) && is_flat(out_, call_);
   }
   void run() const {
-    const index tiles = (call_.rows + tile_rows - 1) / tile_rows;
-    const index some = job_elements / (tile_rows * call_.n) + 1, jobs = (tiles + some - 1) / some;
-    parallel(jobs, [&](index job) {
-      In in(call_, Vector<T>{w_}, Vector<T>{call_.operand[1]});
-      Mass mass(PerRow<T>{call_.operand[3]}, call_);
-      const index end = (job + 1) * some < tiles ? (job + 1) * some : tiles;
-      for (index i = job * some; i < end; ++i) {
-        const index r0 = i * tile_rows, left = call_.rows - r0;
-        tile(in, mass, r0, int(left < tile_rows ? left : tile_rows));
-      }
-      if (streams_) stream_done();
-    });
+    const auto make = [&] { return In(call_, Vector<T>{w_}, Vector<T>{call_.operand[1]}); };
+    for_tiles(call_, streams_, make, [&](In& in, index r0, int count) { tile(in, r0, count); });
   }
 
  private:
@@ -50,12 +39,11 @@ class ShortWeights {
   const Operand &w_, &out_;
   bool streams_;
 
-  bool behind(const Operand& op) const { return op.step > 0 && op.stride[0] == call_.n * op.step; }
-
-  KX_NOINLINE void tile(In& in, Mass& mass, index r0, int count) const {
+  KX_NOINLINE void tile(In& in, index r0, int count) const {
     const index n = call_.n;
     alignas(64) double terms[short_row * tile_rows + width];
     alignas(64) T result[short_row * tile_rows + width];
+    Reader<PerRow<T>, V, V> mass(PerRow<T>{call_.operand[3]}, call_);
     mass.tile(r0, count, 0, 1);
     in.rows(r0, 1);
     in.with_blocks(0, count * int(n), [&](auto w, auto g) {
@@ -91,15 +79,8 @@ class ShortWeights {
   template <class W, class G>
   void form(W w, G g, index end, double* terms) const {
     const V step = splat<V>(-lr_);
-    index i = 0;
-    for (; i + width <= end; i += width) {
-      const Full at = {i};
-      store(terms + i, plain_term<T>(V(w[at]), V(g[at]), step));
-    }
-    if (i < end) {
-      const Part at = {i, int(end - i)};
-      store(terms + i, plain_term<T>(V(w[at]), V(g[at]), step));
-    }
+    along<width>(0, end,
+                 [&](auto at) { store(terms + at.i, plain_term<T>(V(w[at]), V(g[at]), step)); });
   }
   KX_NOINLINE void alone(In& in, double mass, T* to) const {
     const int n = int(call_.n);
@@ -107,9 +88,7 @@ class ShortWeights {
       const V lr = splat<V>(lr_), m = splat<V>(mass);
       auto state = gather_block<V, V>(fn_, 1, n, Kept<double>{nullptr, 0}, w, g, lr, m);
       const auto step = fn_.each(fn_.finish(state), RowOf<V>{0}, w, g, lr, m);
-      int i = 0;
-      for (; i + width <= n; i += width) store(to + i, convert<Pack<T, width>>(step(Full{i})));
-      if (i < n) store(to + i, convert<Pack<T, width>>(step(Part{i, n - i})));
+      along<width>(0, n, [&](auto at) { store(to + at.i, convert<Pack<T, width>>(step(at))); });
     });
   }
 };

@@ -137,7 +137,7 @@ def multilabel_crossentropy(
         mask=mask,
         threshold=threshold,
     )
-    _require_finite(name, call.inputs[3])
+    _check_threshold(name, call.inputs[3])
     invalid = choose("losses.multilabel", call, backend).multilabel_crossentropy(
         *call.inputs, bound, strict, *places(call, return_grad, return_hess)
     )
@@ -146,8 +146,8 @@ def multilabel_crossentropy(
     return call.result()
 
 
-def _require_finite(name: str, threshold: Array) -> None:
-    """ValueError for an infinite or nan threshold; on a GPU its row is nan instead."""
+def _check_threshold(name: str, threshold: Array | None) -> None:
+    """One has to be there, and to be finite; on a GPU the row of another is nan instead."""
     if threshold is None:
         raise TypeError(f"{name}: threshold must be a number or an array, got None")
     if isinstance(threshold, np.ndarray) and not np.all(np.isfinite(widen(threshold))):
@@ -225,7 +225,7 @@ def sparse_multilabel_crossentropy(
         threshold=threshold,
     )
     x, mask, limit = call.inputs
-    _require_finite(name, limit)
+    _check_threshold(name, limit)
     listed = _sorted_by_row(name, x, indices, indptr, pad)
     choose("losses.multilabel", call, backend).sparse_multilabel_crossentropy(
         x, *listed, mask, limit, bound, *places(call, return_grad, return_hess)
@@ -348,7 +348,7 @@ def multilabel_predict(
     """
     name = "multilabel_predict"
     call = normalise(name, "(n),()->mask(n)", -1, out, scores=scores, threshold=threshold)
-    _require_finite(name, call.inputs[1])
+    _check_threshold(name, call.inputs[1])
     usable(name, call.xp, backend)
     (scores, threshold), (predicted,) = map(narrow, call.inputs), call.outputs
     call.xp.greater(scores, threshold[..., None], out=predicted)
@@ -408,7 +408,7 @@ def multilabel_probability(
     name = "multilabel_probability"
     call = normalise(name, "(n),()->(n)", -1, out, scores=scores, threshold=threshold)
     scores, threshold = call.inputs
-    _require_finite(name, threshold)
+    _check_threshold(name, threshold)
     kernels = choose("losses.multilabel", call, backend)
     kernels.multilabel_probability(scores, threshold[..., None], *call.outputs)
     return call.result()
@@ -553,7 +553,7 @@ def globalpointer_crossentropy(
         threshold=threshold,
     )
     x, t, limit = call.inputs
-    _require_finite(name, limit)
+    _check_threshold(name, limit)
     tokens = _tokens_of(name, call, scores, token_mask)
     invalid = choose("losses.multilabel", call, backend).globalpointer_crossentropy(
         x, t, tokens, limit, bool(tril), bound, strict, *places(call, return_grad, return_hess)

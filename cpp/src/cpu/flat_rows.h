@@ -1,14 +1,40 @@
-// Sums of short rows whose terms lie one behind the other.
+// Short rows that lie one behind the other: tiles of them, steps along memory, sums of their terms.
 #pragma once
 
 #include "elements.h"
-#include "readers.h"
+#include "rows.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 
 constexpr index flat_row = 64;  // up to here rows are short ones
 static_assert(flat_row * tile_rows <= batch_size, "a tile fits a buffer");
+
+inline bool is_flat(const Operand& op, const Call& call) {
+  return op.step > 0 && op.stride[0] == call.n * op.step;
+}
+// work(make(), r0, count) on tiles of rows, with something made for each job.
+template <class Make, class F>
+void for_tiles(const Call& call, bool streams, Make make, F work) {
+  const index tiles = (call.rows + tile_rows - 1) / tile_rows;
+  const index some = job_elements / (tile_rows * call.n) + 1, jobs = (tiles + some - 1) / some;
+  parallel(jobs, [&](index job) {
+    auto made = make();
+    const index end = (job + 1) * some < tiles ? (job + 1) * some : tiles;
+    for (index i = job * some; i < end; ++i) {
+      const index r0 = i * tile_rows, left = call.rows - r0;
+      work(made, r0, int(left < tile_rows ? left : tile_rows));
+    }
+    if (streams) stream_done();
+  });
+}
+// f(at) on registers of elements from begin to end, the last of which may be a part of one.
+template <int width, class F>
+KX_FN void along(index begin, index end, F f) {
+  index i = begin;
+  for (; i + width <= end; i += width) f(Full{i});
+  if (i < end) f(Part{i, int(end - i)});
+}
 
 // The sums of lanes<R> packs, one to a lane.
 template <int apart, class R>
