@@ -95,7 +95,7 @@ CASES = [
         for kernel in ("elu1", "relu", "exp", "softmax_d", "cosine", "taylor2")
         for case in pair("linear_attention", LINEAR, {"kernel": kernel})
     ),
-    *pair("linear_attention", LINEAR, {"kernel": "efficient"}, of_arrays=True),
+    *pair("linear_attention", LINEAR, {"kernel": "efficient"}),
     *pair("linear_attention", LINEAR, {"exclude_self": True}, of_arrays=True),
     *pair("linear_attention", LINEAR, {"causal": True}, KEYED),
     *pair("linear_attention", LINEAR, more={"key_mask": "s"}, own=False),

@@ -101,11 +101,8 @@ def wide(x):
     return x.astype(np.longdouble)
 
 
-OF_ARRAYS = ("efficient",)  # kernels without compiled ones
-
-
 def usable(backend, kernel="", seen=None):
-    known = kernel not in OF_ARRAYS and (kernel == "" or seen != "exclude_self")
+    known = kernel == "" or seen != "exclude_self"
     if backend.name.startswith("cpu") and not known:
         pytest.skip("runs on the reference")
 
@@ -463,11 +460,7 @@ def test_masked_nan_changes_nothing(backend, rng):
         broken = [np.where(mask[:, None], x, bad) for x in (k, v)]
         for function, options in (
             (kn.softmax_attention, {}),
-            *(
-                (kn.linear_attention, options_of(kernel, rng, 4, np.float64))
-                for kernel in KERNELS
-                if kernel not in OF_ARRAYS or not backend.name.startswith("cpu")
-            ),
+            *((kn.linear_attention, options_of(kernel, rng, 4, np.float64)) for kernel in KERNELS),
         ):
             for seen in SEEN.values():
                 if not compiled(backend, function, seen):
@@ -544,8 +537,6 @@ def test_dead_rows_are_zero(backend, rng):
     for kernel in (None, *KERNELS):
         function = kn.softmax_attention if kernel is None else kn.linear_attention
         options = {} if kernel is None else options_of(kernel, rng, 4, np.float64)
-        if kernel in OF_ARRAYS and backend.name.startswith("cpu"):
-            continue
         for seen in ({"causal": True, "offset": -2}, {"key_mask": np.zeros(6, bool)}):
             dead = slice(0, 2) if "offset" in seen else slice(None)
             got = backend(function, q, k, v, **options, **seen)
@@ -722,13 +713,14 @@ def test_packed_sequences(backend, rng):
         (kn.softmax_attention, {}),
         (kn.linear_attention, {}),
         (kn.linear_attention, {"log_decay": -rng.random(11), "key_mask": rng.random(11) < 0.7}),
+        (kn.linear_attention, {"kernel": "efficient"}),
     ):
         got = backend(function, q, k, v, causal=True, cu_seqlens=ends, **options)
         vjp = getattr(kn, f"{function.__name__}_vjp")
         slopes = backend(vjp, g, q, k, v, causal=True, cu_seqlens=ends, **options)
         for a, b in zip(ends[:-1], ends[1:], strict=True):
             heads = [x[a:b].swapaxes(0, 1) for x in (q, k, v)]
-            more = {name: x[a:b] for name, x in options.items()}
+            more = {name: x if name == "kernel" else x[a:b] for name, x in options.items()}
             one = backend(function, *heads, causal=True, **more)
             np.testing.assert_array_equal(got[a:b], one.swapaxes(0, 1))
             each = backend(vjp, g[a:b].swapaxes(0, 1), *heads, causal=True, **more)
@@ -1187,6 +1179,8 @@ def test_threads_do_not_change_bits(threads, rng):
             lambda c: kn.linear_attention(q, k, v, causal=c, return_state=True)[1].s,
             lambda c: np.stack(kn.softmax_attention_vjp(v, q, k, v, causal=c)),
             lambda c: np.stack(kn.favor_attention_vjp(v, q, k, v, w, causal=c)),
+            lambda c: kn.linear_attention(q, k, v, kernel="efficient", causal=c),
+            lambda c: np.stack(kn.linear_attention_vjp(v, q, k, v, kernel="efficient", causal=c)),
         )
         for call in calls:
             found = []
@@ -1208,15 +1202,16 @@ def test_parts_of_a_long_head(backend, rng):
         {"kernel": "exp", "log_decay": -40 * rng.random(m) ** 8, "key_mask": rng.random(m) < 0.9},
         {"kernel": "elu1", "offset": -900, "exclude_self": True},
         {"kernel": "elu1", "offset": 1700},
+        {"kernel": "efficient", "log_decay": -40 * rng.random(m) ** 8},
+        {"kernel": "efficient", "causal": False, "key_weight": rng.random(m)},
     ):
-        got = backend(kn.linear_attention, q, k, v, causal=True, return_state=True, **options)
-        want = kn.linear_attention(
-            q, k, v, causal=True, return_state=True, backend="reference", **options
-        )
+        options = {"causal": True, **options}
+        got = backend(kn.linear_attention, q, k, v, return_state=True, **options)
+        want = kn.linear_attention(q, k, v, return_state=True, backend="reference", **options)
         np.testing.assert_allclose(got[0], want[0], atol=1e-10)
         np.testing.assert_allclose(got[1].z, want[1].z * np.exp(want[1].c - got[1].c), rtol=1e-9)
-        slopes = backend(kn.linear_attention_vjp, g, q, k, v, causal=True, **options)
-        wanted = kn.linear_attention_vjp(g, q, k, v, causal=True, backend="reference", **options)
+        slopes = backend(kn.linear_attention_vjp, g, q, k, v, **options)
+        wanted = kn.linear_attention_vjp(g, q, k, v, backend="reference", **options)
         for one, other in zip(slopes, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-9)
 

@@ -24,7 +24,12 @@ enum FeatureKind {
 
 // Whether features are handled as their logarithms.
 KX_FN bool is_log(int kind) {
-  return kind == elu1 || kind == exponential || kind == softmax_d || kind == affine;
+  return kind == elu1 || kind == exponential || kind == softmax_d || kind == efficient ||
+         kind == affine;
+}
+// Of "efficient" queries and keys have different maps.
+KX_FN int map_of(int kind, bool query) {
+  return kind != efficient ? kind : query ? softmax_d : exponential;
 }
 
 // Of maps that work on each number for itself: the feature, or its logarithm.

@@ -5,6 +5,9 @@
 //
 // Features of exponential maps stay logarithms until their unit e^c is known, c the largest log of
 // each feature so far: then no exponent is positive.
+//
+// "efficient" has a denominator for each feature: what a query sees is divided by its own z, so
+// that results need no normaliser, and gradients for z are a number for each query and feature.
 #include <cstdlib>
 
 #include "kexue/sincos.h"
@@ -24,6 +27,7 @@ struct Maps {
   T scale, eps;
   const T *weights, *bias;  // of affine maps, f x d and f, or null
   bool log() const { return is_log(kind); }
+  bool per_feature() const { return kind == efficient; }
   index weight_rows() const { return kind == trigonometric ? f / 2 : f; }
 };
 
@@ -35,6 +39,7 @@ struct Rows {
   View place;          // of queries: sums of decays at their places; null data likewise
   char* stats;         // of queries: top, 1 / denominator, delta, as T; pitch in bytes
   index stats_pitch;
+  View masses;  // of queries with a z for each feature: its logarithm, then the gradient for it
   bool query;
   Rows turned() const {
     Rows other = *this;
@@ -45,6 +50,7 @@ struct Rows {
     other.place = place.turned(count);
     other.stats = stats + (count - 1) * stats_pitch;
     other.stats_pitch = -stats_pitch;
+    other.masses = masses.turned(count);
     return other;
   }
 };
@@ -58,6 +64,7 @@ struct Stats {
 template <class T>
 struct Block {
   T *x, *features, *values, *turned;  // x: d x chunk; f x chunk; chunk x e; e x chunk
+  T* tails = nullptr;                 // d x chunk, of sources with a tail for each feature
   T shift[chunk], tail[chunk], keep[chunk];
   int count;
 };
@@ -183,12 +190,36 @@ struct Head {
         to.shift[i] += kexue::log(to.keep[i]);
       }
     }
-    features(to);
+    features(to, map_of(maps.kind, rows.query));
     if (maps.kind == affine) return;
+    if (maps.per_feature() && rows.query) {
+      if (weighted) load_masses(rows, first, to, rough);
+      if (!weighted) return;  // a unit cancels
+    }
     if (maps.log()) {
       each_feature(to, [&](V x, index i, index) { return x + kexue::load<V>(to.shift + i); });
     } else {
       each_feature(to, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
+    }
+  }
+  // Takes logarithms of denominators from those of features, and gradients for them as tails.
+  void load_masses(const Rows& rows, index first, Block<T>& to, T* rough) const {
+    const auto next = [&](index part) {
+      View from = rows.masses.from(first);
+      from.data += part * maps.f * index(sizeof(T));
+      fetch(from, to.count, maps.f, rough, maps.d_pitch);
+      for (index i = to.count * maps.d_pitch; i < chunk * maps.d_pitch; ++i) rough[i] = 0;
+      turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.tails, chunk);
+    };
+    next(0);
+    each_feature(
+        to, [&](V x, index i, index t) { return x - kexue::load<V>(to.tails + t * chunk + i); });
+    next(1);
+    for (index t = 0; t < maps.f; ++t) {
+      for (index i = 0; i < chunk; i += width) {
+        T* const at = to.tails + t * chunk + i;
+        kexue::store(at, select(kexue::load<V>(to.keep + i) == V{}, V{}, kexue::load<V>(at)));
+      }
     }
   }
   Stats<T> load_stats(const Rows& rows, index i) const {
@@ -217,10 +248,10 @@ struct Head {
     }
   }
 
-  void features(Block<T>& block) const {
+  void features(Block<T>& block, int kind) const {
     T* const to = block.features;
     const T* const x = block.x;
-    if (maps.kind == affine) {
+    if (kind == affine) {
       alignas(64) T half[chunk];
       down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
       for (index i = 0; i < chunk; i += width) {
@@ -232,7 +263,7 @@ struct Head {
       });
       return;
     }
-    if (maps.kind == random_relu) {
+    if (kind == random_relu) {
       products(x, to);
       const T root = random_root();
       each_feature(block, [&](V u, index, index) {
@@ -240,7 +271,7 @@ struct Head {
       });
       return;
     }
-    if (maps.kind == trigonometric) {
+    if (kind == trigonometric) {
       const index m = maps.weight_rows();
       alignas(64) T half[chunk];
       down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
@@ -251,11 +282,11 @@ struct Head {
       return;
     }
     index offset = 0;
-    if (maps.kind == cosine || maps.kind == taylor2) {
+    if (kind == cosine || kind == taylor2) {
       for (index i = 0; i < chunk; ++i) to[i] = 1;
       offset = chunk;
     }
-    if (maps.kind == cosine) {
+    if (kind == cosine) {
       alignas(64) T norm[chunk];
       norms(x, norm);
       for (index j = 0; j < maps.d; ++j) {
@@ -266,14 +297,14 @@ struct Head {
       return;
     }
     for (index i = 0; i < maps.d * chunk; i += width) {
-      kexue::store(to + offset + i, single_feature(maps.kind, kexue::load<V>(x + i), maps.eps));
+      kexue::store(to + offset + i, single_feature(kind, kexue::load<V>(x + i), maps.eps));
     }
-    if (maps.kind == softmax_d) {
+    if (kind == softmax_d) {
       alignas(64) T shift[chunk];
       log_masses(x, shift);
       each_feature(block, [&](V a, index i, index) { return a - kexue::load<V>(shift + i); });
     }
-    if (maps.kind == taylor2) {
+    if (kind == taylor2) {
       T* pair = to + (1 + maps.d) * chunk;
       for (index a = 0; a < maps.d; ++a) {
         for (index b = a; b < maps.d; ++b, pair += chunk) {
@@ -359,9 +390,14 @@ struct Head {
   // Logarithms of a block's features to features in units of the state.
   void settle(Block<T>& block, const State<T>& state) const {
     if (maps.log()) {
-      each_feature(block, [&](V a, index, index t) {
+      each_feature(block, [&](V a, index i, index t) {
         const T c = state.c[t];
-        return exp_up_to(V(a - (c == T(-infinity) ? T(0) : c)));
+        const V own = exp_up_to(V(a - (c == T(-infinity) ? T(0) : c)));
+        if (block.tails) {
+          T* const at = block.tails + t * chunk + i;
+          kexue::store(at, V(kexue::load<V>(at) * own));
+        }
+        return own;
       });
       return;
     }
@@ -386,7 +422,10 @@ struct Head {
     for (index t = 0; t < maps.f; ++t) {
       V sum{};
       for (index i = 0; i < chunk; i += width) {
-        sum += kexue::load<V>(sources.features + t * chunk + i) * kexue::load<V>(sources.tail + i);
+        const index at = t * chunk + i;
+        sum += sources.tails
+                   ? kexue::load<V>(sources.tails + at)
+                   : kexue::load<V>(sources.features + at) * kexue::load<V>(sources.tail + i);
       }
       state.z[t] += sum_of_lanes(sum);
     }
@@ -417,6 +456,7 @@ struct Scan : Head<T> {
   index step = chunk;  // readers at a time
 
   T *rough = nullptr, *scores = nullptr, *total = nullptr, *slope = nullptr, *pulled = nullptr;
+  T* masses = nullptr;  // z of each reader, where it has one for each feature
   Block<T> source{}, reader{};
   State<T> state{};
   bool started = false;  // with a state that is not empty
@@ -429,8 +469,12 @@ struct Scan : Head<T> {
     total = memory.take(chunk * maps.e_pitch);
     slope = memory.take(maps.f * chunk);
     pulled = memory.take(maps.d_pitch * chunk);
+    masses = memory.take(maps.per_feature() ? maps.d_pitch * chunk : 0);
     rooms(memory, source);
     rooms(memory, reader);
+    if (maps.per_feature() && task == Task::key_gradient) {
+      source.tails = memory.take(maps.d_pitch * chunk);
+    }
   }
   void rooms(Carver<T>& memory, Block<T>& block) const {
     block.x = memory.take(maps.d_pitch * chunk);
@@ -542,7 +586,11 @@ struct Scan : Head<T> {
       dead[i] = live == 0;
     }
     alignas(64) T top[chunk], mass[chunk];
-    to_features(top);
+    if (maps.per_feature() && task != Task::key_gradient) {
+      to_shares(first, count, begin, top);
+    } else {
+      to_features(top);
+    }
     product(false, count, int(maps.e_pitch), int(maps.f), Left<T>{reader.features, 1, chunk},
             state.s, maps.e_pitch, total, maps.e_pitch);
     this->down(reader.features, maps.f, mass, [&](V a, index, index t) { return a * state.z[t]; });
@@ -593,6 +641,59 @@ struct Scan : Head<T> {
     }
     if (task == Task::value) put(to.out.from(first), count, maps.e, total, maps.e_pitch);
   }
+  // Adds sum_j features_tj pairs_ji to panels of readers; what is not seen must not meet
+  // infinities.
+  void add_features(const T* features, index first, int count, index begin, T* to) const {
+    const bool plain = all_seen(first, begin) || all_finite(features, maps.f * chunk);
+    if (plain) {
+      product(true, int(maps.f), int(chunk), source.count, Left<T>{features, chunk, 1}, scores,
+              chunk, to, chunk);
+      return;
+    }
+    for (index t = 0; t < maps.f; ++t) {
+      for (int i = 0; i < count; ++i) {
+        for (int j = 0; j < source.count; ++j) {
+          if (!sees(first + i, begin + j)) continue;
+          to[t * chunk + i] += features[t * chunk + j] * scores[j * chunk + i];
+        }
+      }
+    }
+  }
+  // Adds sums of what is seen of panels of sources.
+  void add_seen(const T* features, index first, int count, index begin, T* to) {
+    for (index i = 0; i < source.count * chunk; ++i) scores[i] = 1;
+    mask(first, begin, scores);
+    add_features(features, first, count, begin, to);
+  }
+  // Queries' logarithms of shares to shares of z, a number for each query and feature.
+  void to_shares(index first, int count, index begin, T* top) {
+    for (index t = 0; t < maps.f; ++t) {
+      for (index i = 0; i < chunk; ++i) masses[t * chunk + i] = state.z[t];
+    }
+    if (source.count) add_seen(source.features, first, count, begin, masses);
+    this->each_feature(reader, [&](V b, index i, index t) {
+      const V z = kexue::load<V>(masses + t * chunk + i);
+      return select(z == V{}, V{}, V(exp_up_to(b) / z));
+    });
+    for (index i = 0; i < chunk; ++i) top[i] = 0;
+    if (task == Task::value) return;
+    for (index t = 0; t < maps.f; ++t) {
+      const V c = splat<V>(state.c[t] == T(-infinity) ? T(0) : state.c[t]);
+      for (index i = 0; i < chunk; i += width) {
+        const V z = kexue::load<V>(masses + t * chunk + i);
+        const V size = kexue::log(z) + (c + kexue::load<V>(reader.shift + i));
+        kexue::store(pulled + t * chunk + i, select(z == V{}, splat<V>(infinity), size));
+      }
+    }
+    put_masses(first, count, 0);
+  }
+  // A panel of readers, `pulled`, for the scan over queries.
+  void put_masses(index first, int count, index part) {
+    turn(pulled, chunk, maps.d_pitch, chunk, rough, maps.d_pitch);
+    View to_rows = readers.masses.from(first);
+    to_rows.data += part * maps.f * index(sizeof(T));
+    put(to_rows, count, maps.f, rough, maps.d_pitch);
+  }
   // Readers' logarithms b to e^(b + c - top) with top = max (b + c) of each.
   void to_features(T* top) {
     if (!maps.log()) {
@@ -630,25 +731,21 @@ struct Scan : Head<T> {
     if (source.count) {
       product(false, source.count, int(chunk), int(maps.e), Left<T>{source.values, maps.e_pitch, 1},
               reader.turned, chunk, scores, chunk);
-      for (int j = 0; j < source.count; ++j) {
+      for (int j = 0; j < source.count && !source.tails; ++j) {
         for (index i = 0; i < chunk; ++i) {
           scores[j * chunk + i] += source.tail[j] * reader.tail[i];
         }
       }
       mask(first, begin, scores);
-      const bool plain = all_seen(first, begin) || all_finite(source.features, maps.f * chunk);
-      if (plain) {
-        product(true, int(maps.f), int(chunk), source.count, Left<T>{source.features, chunk, 1},
-                scores, chunk, slope, chunk);
-      } else {
-        for (index t = 0; t < maps.f; ++t) {
-          for (int i = 0; i < count; ++i) {
-            for (int j = 0; j < source.count && sees(first + i, begin + j); ++j) {
-              slope[t * chunk + i] += source.features[t * chunk + j] * scores[j * chunk + i];
-            }
-          }
-        }
+      add_features(source.features, first, count, begin, slope);
+      if (source.tails) add_seen(source.tails, first, count, begin, slope);
+    }
+    if (maps.per_feature() && task == Task::query_gradient) {
+      for (index i = 0; i < maps.f * chunk; i += width) {
+        const V z = kexue::load<V>(masses + i);
+        kexue::store(pulled + i, select(z == V{}, V{}, V(-kexue::load<V>(slope + i) / z)));
       }
+      put_masses(first, count, 1);
     }
     alignas(64) T unit[chunk], sum[chunk];
     for (index i = 0; i < chunk; ++i) {
@@ -678,8 +775,9 @@ struct Scan : Head<T> {
     }
     for (int i = 0; i < count; ++i) {
       if (to.slope.data) {
+        const bool fades = !(maps.per_feature() && task == Task::query_gradient);
         kexue::store(to.slope.data + (first + i) * to.slope.pitch,
-                     unit[i] == 0 ? 0.0 : double(sum[i]));
+                     unit[i] == 0 || !fades ? 0.0 : double(sum[i]));
       }
     }
     if (to.dweight.data) {
@@ -709,17 +807,18 @@ struct Scan : Head<T> {
   }
   // The gradient for the inputs, from that for logarithms or features; `sum` is its sum.
   void pull(const T* sum) {
+    const int kind = map_of(maps.kind, task == Task::query_gradient);
     const index d = maps.d;
     const T* const x = reader.x;
     for (index i = d * chunk; i < maps.d_pitch * chunk; ++i) pulled[i] = 0;
-    if (maps.kind == random_relu) {
+    if (kind == random_relu) {
       this->products(x, reader.features);  // which have done their work
       const T root = this->random_root();
       for (index i = 0; i < maps.f * chunk; ++i) {
         slope[i] = reader.features[i] > 0 ? slope[i] * root : T(0);
       }
     }
-    const bool angles = maps.kind == trigonometric;
+    const bool angles = kind == trigonometric;
     const index rows = maps.weight_rows();
     if (angles) {  // cos slope_sin - sin slope_cos
       const T *const cosines = reader.features, *const sines = cosines + rows * chunk;
@@ -729,10 +828,10 @@ struct Scan : Head<T> {
         kexue::store(slope + i, across);
       }
     }
-    if (maps.kind == affine || maps.kind == random_relu || angles) {
+    if (kind == affine || kind == random_relu || angles) {
       product(false, int(d), int(chunk), int(rows), Left<T>{maps.weights, 1, d}, slope, chunk,
               pulled, chunk);
-      if (maps.kind == random_relu) return;
+      if (kind == random_relu) return;
       for (index j = 0; j < d; ++j) {
         for (index i = 0; i < chunk; ++i) {
           const T part = x[j * chunk + i] * sum[i];
@@ -741,7 +840,7 @@ struct Scan : Head<T> {
       }
       return;
     }
-    if (maps.kind == cosine) {
+    if (kind == cosine) {
       alignas(64) T inverse[chunk], along[chunk];
       this->norms(x, inverse);
       for (T& own : inverse) own = own == 0 ? T(0) : 1 / own;
@@ -757,7 +856,7 @@ struct Scan : Head<T> {
       }
       return;
     }
-    if (maps.kind == taylor2) {
+    if (kind == taylor2) {
       const T* pair = slope + (1 + d) * chunk;
       for (index i = 0; i < d * chunk; ++i) pulled[i] = slope[chunk + i];
       for (index a = 0; a < d; ++a) {
@@ -772,14 +871,14 @@ struct Scan : Head<T> {
       return;
     }
     alignas(64) T shift[chunk];
-    if (maps.kind == softmax_d) this->log_masses(x, shift);
+    if (kind == softmax_d) this->log_masses(x, shift);
     for (index j = 0; j < d; ++j) {
       for (index i = 0; i < chunk; i += width) {
         V own = kexue::load<V>(slope + j * chunk + i);
         const V a = kexue::load<V>(x + j * chunk + i);
-        if (maps.kind == relu) own = select(a > V{}, own, V{});
-        if (maps.kind == elu1) own = select(a > V{}, V(own / (1 + a)), own);
-        if (maps.kind == softmax_d) {
+        if (kind == relu) own = select(a > V{}, own, V{});
+        if (kind == elu1) own = select(a > V{}, V(own / (1 + a)), own);
+        if (kind == softmax_d) {
           own -= exp_up_to(V(a - kexue::load<V>(shift + i))) * kexue::load<V>(sum + i);
         }
         kexue::store(pulled + j * chunk + i, own);
@@ -963,19 +1062,22 @@ struct Problem {
   Parameters options;
   Maps<T> maps;
   index n, m;
-  Memory projection, places;
+  Memory projection, places, masses;
   bool ready = true;
 
-  Problem(const Call& call, const Operand* op)
+  Problem(const Call& call, const Operand* op, bool gradient)
       : call(call),
         op(op),
         options(call.parameter),
         n(call['l']),
         m(call['s']),
         projection(projection_room<T>(call, op[3])),
-        places(op[6].data ? call.rows * n * index(sizeof(double)) : 0) {
+        places(op[6].data ? call.rows * n * index(sizeof(double)) : 0),
+        masses(gradient && options.kind == efficient
+                   ? call.rows * n * 2 * call['d'] * index(sizeof(T))
+                   : 0) {
     maps = maps_of<T>(call, options.kind, options.scale, options.eps_of_map, call['v']);
-    ready = projection.data && places.data;
+    ready = projection.data && places.data && masses.data;
     if (!ready) return;
     take_projection(op[3], op[4], static_cast<T*>(projection.data), maps);
     if (op[6].data) {
@@ -1012,6 +1114,9 @@ struct Problem {
     }
     rows.stats_pitch = index(sizeof(Stats<T>));
     if (stats) rows.stats = static_cast<char*>(stats) + row * n * rows.stats_pitch;
+    const index pitch = 2 * maps.f * index(sizeof(T));
+    rows.masses = {static_cast<char*>(masses.data) + row * n * pitch, pitch, index(sizeof(T)),
+                   sizeof(T) == 8 ? float64 : float32};
     return rows;
   }
   bool causal() const { return options.causal; }
@@ -1022,8 +1127,9 @@ struct Problem {
     return back ? n - m + own : own;
   }
   Scan<T> scan(const Rows& sources, const Rows& readers, bool back, Task task) const {
-    Scan<T> scan{{maps}, sources,           readers,        offset(back),
-                 task,   options.normalize, T(options.eps), back ? T(-1) : T(1),
+    const bool normalize = options.normalize && !maps.per_feature();
+    Scan<T> scan{{maps}, sources,   readers,        offset(back),
+                 task,   normalize, T(options.eps), back ? T(-1) : T(1),
                  {}};
     const index wanted = index(call.parameter[7]);
     scan.step = wanted < chunk ? wanted : chunk;
@@ -1042,7 +1148,7 @@ struct Problem {
 template <class T>
 long long forward(const Call& call) {
   const Operand* op = call.operand;
-  const Problem<T> problem(call, op);
+  const Problem<T> problem(call, op, false);
   if (!problem.ready) return -1;
   const Maps<T>& maps = problem.maps;
   const auto make = [&](index row) {
@@ -1076,7 +1182,7 @@ long long forward(const Call& call) {
 template <class T>
 long long backward(const Call& call) {
   const Operand *op = call.operand, *to = op + 11;
-  const Problem<T> problem(call, op + 1);
+  const Problem<T> problem(call, op + 1, true);
   if (!problem.ready) return -1;
   const Maps<T>& maps = problem.maps;
   const index n = problem.n, m = problem.m;

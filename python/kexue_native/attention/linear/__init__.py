@@ -37,7 +37,7 @@ FAVOR = {
     "trig": "trig",
     "relu": "random_relu",
 }
-NATIVE = tuple(kind for kind in KINDS if kind != "efficient")
+
 STEPS = ("identity", "elu1", "relu", "exp", "affine")  # that have a kernel for one key
 KERNELS = (*KINDS[:8], *(f"favor_{name}" for name in FAVOR))
 WEIGHTS = ("key_weight", "log_decay")  # of keys, with gradients
@@ -346,7 +346,7 @@ class _Options:
         most = max(1, batch.size["l"], batch.size["s"])
         size = 64 if chunk is None else min(as_index(name, "chunk", chunk, 1), most)
         # Other forms are made of array functions.
-        self.native = KINDS[self.map.kind] in NATIVE and mode != EXCLUDE_SELF
+        self.native = mode != EXCLUDE_SELF
         self.arguments = (
             self.map.projection,
             self.map.bias,
@@ -604,7 +604,8 @@ def linear_attention_vjp(
     -----
     One scan forward for dq, one backward for the rest; states are computed again and never run
     back by subtraction. Beyond inputs and results memory is that of a few states, and three numbers
-    a query. Projection, params and the units of states are constants. Excluded keys, weights of 0
+    a query; "efficient", which has a denominator for each feature, keeps two for each. Projection,
+    params and the units of states are constants. Excluded keys, weights of 0
     among them, have gradient 0.
 
     The error is at most 64 u L max|g| for dv, and max|v| max(1, r) times that for dq and dk, n
