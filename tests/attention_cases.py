@@ -21,7 +21,6 @@ class AttentionCase:
     variants: tuple[dict, ...] = ({},)
     more: dict[str, str] = field(default_factory=dict)  # optional arrays
     m: int = 0  # rows of a projection, if it needs one
-    of_arrays: bool = False  # without a kernel for CPUs
 
     @property
     def id(self):
@@ -92,11 +91,16 @@ CASES = [
     *pair("softmax_attention", CAUSAL, more={"bias": "ls"}),
     *(
         case
-        for kernel in ("elu1", "relu", "exp", "softmax_d", "cosine", "taylor2")
+        for kernel in ("elu1", "relu", "exp", "softmax_d", "efficient", "cosine", "taylor2")
         for case in pair("linear_attention", LINEAR, {"kernel": kernel})
     ),
-    *pair("linear_attention", LINEAR, {"kernel": "efficient"}),
-    *pair("linear_attention", LINEAR, {"exclude_self": True}, of_arrays=True),
+    *pair("linear_attention", LINEAR, {"exclude_self": True}),
+    *pair(
+        "linear_attention",
+        LINEAR,
+        {"exclude_self": True, "kernel": "efficient"},
+        {"key_weight": "s"},
+    ),
     *pair("linear_attention", LINEAR, {"causal": True}, KEYED),
     *pair("linear_attention", LINEAR, more={"key_mask": "s"}, own=False),
     *pair("favor_attention", LINEAR, m=4),

@@ -369,13 +369,17 @@ def check_values(case, got, want, arguments):
 
 
 def cancels(case, arguments):
-    """Weights of both signs: the sum may cancel, which the accuracy tests cover with its bound."""
+    """Terms of both signs: the sum may cancel, which the accuracy tests cover with its bound, and
+    infinities meet in one order of the terms and not in another."""
     signed = (
         "logsumexp-sign",
         "logsumexp_vjp-b",
         "favor_attention-trig",
         "favor_attention_vjp-trig",
     )
+    if arguments.get("kernel") in ("cosine", "taylor2"):  # of features, not of weights
+        values = np.asarray(arguments.get("v", 0.0))
+        return values.dtype.kind == "f" and not np.all(np.isfinite(values))
     return case.id in signed
 
 
@@ -383,14 +387,10 @@ def one_call(rng, backend):
     case, arguments = draw(rng)
     target = getattr(case, "target", "out")
     plain = {k: clean(v) for k, v in arguments.items() if k != target}
-    if getattr(case, "of_arrays", False) and backend.startswith("cpu"):
-        backend = "reference"
     want, refusal = outcome(case.public, {**plain, "backend": "reference"})
     out = arguments.get(target)
     before = {k: snapshot(v) for k, v in arguments.items()}
     got, error = outcome(case.public, {**arguments, "backend": backend})
-    if "this form runs on the reference" in str(error):
-        return None
     try:
         if error is not None:
             check_sentence(case, error)

@@ -6,6 +6,9 @@
 // Features of exponential maps stay logarithms until their unit e^c is known, c the largest log of
 // each feature so far: then no exponent is positive.
 //
+// Where readers see all sources but their own, none is taken away again: each chunk reads a state
+// that was merged of the sources before its own and of those after them.
+//
 // "efficient" has a denominator for each feature: what a query sees is divided by its own z, so
 // that results need no normaliser, and gradients for z are a number for each query and feature.
 #include <cstdlib>
@@ -100,6 +103,13 @@ struct Head {
     for (index i = 0; i < maps.f * maps.e_pitch; ++i) to.s[i] = 0;
     to.place = 0;
     to.live = 0;
+  }
+  void copy(const State<T>& from, State<T>& to) const {
+    const State<T> own = to;
+    to = from;
+    to.c = own.c, to.s = own.s, to.z = own.z;
+    for (index t = 0; t < maps.f; ++t) to.c[t] = from.c[t], to.z[t] = from.z[t];
+    for (index i = 0; i < maps.f * maps.e_pitch; ++i) to.s[i] = from.s[i];
   }
   void scale_row(const State<T>& state, index t, T factor) const {
     if (factor == 1) return;
@@ -448,7 +458,8 @@ struct Scan : Head<T> {
   static constexpr int width = Base::width;
 
   Rows sources, readers;
-  index offset;  // reader i sees sources j < i + offset
+  index offset;  // reader i sees sources j < i + offset, or all but its own, i + offset
+  bool others;
   Task task;
   bool normalize;
   T eps, direction;
@@ -459,7 +470,8 @@ struct Scan : Head<T> {
   T* masses = nullptr;  // z of each reader, where it has one for each feature
   Block<T> source{}, reader{};
   State<T> state{};
-  bool started = false;  // with a state that is not empty
+  State<T>* spare = nullptr;  // of `others`
+  bool started = false;       // with a state that is not empty
   index done = 0;
 
   void rooms(Carver<T>& memory) {
@@ -472,9 +484,26 @@ struct Scan : Head<T> {
     masses = memory.take(maps.per_feature() ? maps.d_pitch * chunk : 0);
     rooms(memory, source);
     rooms(memory, reader);
+    spare_rooms(memory);
     if (maps.per_feature() && task == Task::key_gradient) {
       source.tails = memory.take(maps.d_pitch * chunk);
     }
+  }
+  // States that `around` merges, in whose memory their handles stand first.
+  static constexpr int children = 16;
+  index spare_states() const {
+    const index chunks = (readers.count + step - 1) / step;
+    index count = 2 * (chunks < children ? chunks : children) + 4 * 7, size = step;
+    for (; size * children < readers.count; size *= children) count += 2 * children;
+    return others ? count : 0;
+  }
+  void spare_rooms(Carver<T>& memory) {
+    const index count = spare_states(), room = Base::state_room(maps);
+    T* const handles = memory.take(count * index(sizeof(State<T>) / sizeof(T)));
+    T* const at = memory.take(count * room);
+    if (!at) return;
+    spare = reinterpret_cast<State<T>*>(handles);
+    for (index k = 0; k < count; ++k) spare[k] = this->state_at(at + k * room);
   }
   void rooms(Carver<T>& memory, Block<T>& block) const {
     block.x = memory.take(maps.d_pitch * chunk);
@@ -503,9 +532,8 @@ struct Scan : Head<T> {
     }
   }
 
+  index inside(index i) const { return i < 0 ? 0 : i > sources.count ? sources.count : i; }
   void go(index first, index last) {
-    const index count = sources.count;
-    const auto inside = [&](index i) { return i < 0 ? 0 : i > count ? count : i; };
     const index start = inside(first + offset), stop = inside(last - 1 + offset);
     absorb_until(stop - (last - first) < start ? stop - (last - first) : start);
     const bool fresh = stop > done;
@@ -542,16 +570,89 @@ struct Scan : Head<T> {
     }
     return false;
   }
-  bool sees(index reader_row, index source_row) const { return source_row < reader_row + offset; }
+  // Takes sources from `low` to `high` into a state.
+  void take(State<T>& to, index low, index high) {
+    state = to;
+    done = low;
+    absorb_until(high);
+    to = state;
+  }
+  // Reads for readers from `first` to `last`; `outside` holds all sources but theirs, and changes.
+  void around(State<T>& outside, index first, index last, State<T>* room) {
+    const index count = last - first;
+    if (count <= step && alone(outside, first, last)) return;
+    index each = step;
+    while (each * children < count) each *= children;
+    if (count <= step) each = (count + 1) / 2;
+    const int parts = int((count + each - 1) / each);
+    const auto start = [&](int k) { return k < parts ? first + k * each : last; };
+    State<T>*const own = room, *const later = own + parts, &here = later[0];
+    for (int k = 0; k < parts; ++k) {
+      this->clear(own[k]);
+      take(own[k], inside(start(k) + offset), inside(start(k + 1) + offset));
+    }
+    for (int k = parts - 1; k > 0; --k) {  // later[k]: from child k on
+      this->copy(own[k], later[k]);
+      if (k + 1 < parts) this->merge(later[k + 1], direction, later[k]);
+    }
+    for (int k = 0; k < parts; ++k) {
+      this->copy(outside, here);
+      if (k + 1 < parts) this->merge(later[k + 1], direction, here);
+      around(here, start(k), start(k + 1), room + 2 * parts);
+      if (k + 1 < parts) this->merge(own[k], direction, outside);
+    }
+  }
+  // One chunk of them, unless one of their sources is so large that its reader would lose all
+  // others.
+  bool alone(const State<T>& outside, index first, index last) {
+    const index low = inside(first + offset), high = inside(last + offset);
+    state = outside;
+    source.count = 0;
+    if (last - first > 1 && low < high) {
+      this->load(sources, low, int(high - low), state.place, true, source, rough);
+      if (towers(high - low)) return false;
+      this->raise_all(source, state);
+      this->settle(source, state);
+    }
+    read(first, int(last - first), low);
+    return true;
+  }
+  // Whether the unit of all is far above that of all but one of the block's `count` sources.
+  bool towers(index count) const {
+    if (!maps.log() && maps.kind != trigonometric) return false;
+    for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
+      const T after = this->highest(source, t, chunk, state.c[t]);
+      if (!spreads(state.c[t], after)) continue;
+      const T* const logs = maps.log() ? source.features + t * chunk : source.shift;
+      T second = state.c[t];
+      bool found = false;
+      for (index i = 0; i < count; ++i) {
+        if (logs[i] == after && !found) {
+          found = true;
+        } else if (logs[i] > second) {
+          second = logs[i];
+        }
+      }
+      if (spreads(second, after)) return true;
+    }
+    return false;
+  }
+  bool sees(index reader_row, index source_row) const {
+    return others ? source_row != reader_row + offset : source_row < reader_row + offset;
+  }
 
   void mask(index first, index begin, T* pairs) const {
-    for (int j = 0; j < source.count; ++j) {
+    for (index i = 0; others && i < chunk; ++i) {
+      const index j = first + i + offset - begin;
+      if (j >= 0 && j < source.count) pairs[j * chunk + i] = 0;
+    }
+    for (int j = 0; !others && j < source.count; ++j) {
       const index from = begin + j - offset + 1 - first;  // the first reader that sees it
       for (index i = 0; i < from && i < chunk; ++i) pairs[j * chunk + i] = 0;
     }
   }
   bool all_seen(index first, index begin) const {
-    return source.count == 0 || sees(first, begin + source.count - 1);
+    return source.count == 0 || (!others && sees(first, begin + source.count - 1));
   }
   // to (rows x columns) += left(:, j) right(j, :) over sources j, for which `pairs` are weights by
   // readers; rows of `right` that are not finite must not meet zeros.
@@ -565,10 +666,17 @@ struct Scan : Head<T> {
       return;
     }
     for (int i = 0; i < reader.count; ++i) {
-      index seen = first + i + offset - begin;
-      seen = seen < 0 ? 0 : seen > source.count ? source.count : seen;
-      product(true, 1, int(maps.e_pitch), int(seen), Left<T>{scores + i, 1, chunk}, source.values,
-              maps.e_pitch, total + i * maps.e_pitch, maps.e_pitch);
+      const auto add = [&](index from, index stop) {
+        from = from < 0 ? 0 : from;
+        stop = stop > source.count ? source.count : stop;
+        if (from >= stop) return;
+        product(true, 1, int(maps.e_pitch), int(stop - from),
+                Left<T>{scores + from * chunk + i, 1, chunk}, source.values + from * maps.e_pitch,
+                maps.e_pitch, total + i * maps.e_pitch, maps.e_pitch);
+      };
+      const index seen = first + i + offset - begin;
+      add(0, seen);
+      if (others) add(seen + 1, source.count);
     }
   }
 
@@ -579,11 +687,14 @@ struct Scan : Head<T> {
     bool dead[chunk];
     index live = state.live + (started ? 1 : 0);
     int next = 0;
+    for (; others && next < source.count; ++next) live += source.keep[next] != 0;
     for (int i = 0; i < count; ++i) {
       while (next < source.count && sees(first + i, begin + next)) {
         live += source.keep[next++] != 0;
       }
-      dead[i] = live == 0;
+      const index own = others ? first + i + offset - begin : -1;
+      const bool one = own >= 0 && own < source.count && source.keep[own] != 0;
+      dead[i] = live == index(one);
     }
     alignas(64) T top[chunk], mass[chunk];
     if (maps.per_feature() && task != Task::key_gradient) {
@@ -926,19 +1037,26 @@ inline index part_rows(index heads, index rows) {
 template <class T>
 class Heads {
  public:
-  Heads(const Call& call, const Maps<T>& maps, index sources, index readers, bool causal)
-      : rows_(call.rows), sources_(sources), readers_(readers), causal_(causal), head_{maps} {
-    const index split = causal ? readers : sources;
+  Heads(const Call& call, const Maps<T>& maps, index sources, index readers,
+        const Parameters& options)
+      : rows_(call.rows),
+        sources_(sources),
+        readers_(readers),
+        causal_(options.causal),
+        others_(options.exclude && !options.causal),
+        head_{maps} {
+    const index split = causal_ || others_ ? readers : sources;
     each_ = part_rows(rows_, split);
     parts_ = split > each_ ? (split + each_ - 1) / each_ : 1;
     room_ = Head<T>::state_room(maps);
-    memory_ = std::malloc(static_cast<size_t>(rows_ * (parts_ + 1)) *
+    each_head_ = (others_ ? 2 * parts_ : parts_) + 1;
+    memory_ = std::malloc(static_cast<size_t>(rows_ * each_head_) *
                               (static_cast<size_t>(room_) * sizeof(T) + sizeof(State<T>)) +
                           64);
     if (!memory_) return;
     T* at = reinterpret_cast<T*>((reinterpret_cast<unsigned long long>(memory_) + 63) & ~63ULL);
-    state_ = reinterpret_cast<State<T>*>(at + rows_ * (parts_ + 1) * room_);
-    for (index k = 0; k < rows_ * (parts_ + 1); ++k) {
+    state_ = reinterpret_cast<State<T>*>(at + rows_ * each_head_ * room_);
+    for (index k = 0; k < rows_ * each_head_; ++k) {
       state_[k] = head_.state_at(at + k * room_);
       head_.clear(state_[k]);
     }
@@ -951,36 +1069,45 @@ class Heads {
   // The state before the first source, to be filled before `run`, and that after the last.
   State<T>& first(index row) { return state(row, 0); }
   State<T>& last(index row) { return state(row, single() ? 0 : parts_); }
+  // All sources in one state, where that is not what readers had.
+  template <class Make>
+  bool gather(Make make) {
+    if (!others_) return true;
+    return each_of(rows_, make, [&](Scan<T>& scan, index row) {
+      scan.take(state(row, 0), 0, sources_);
+      head_.copy(state(row, 0), state(row, parts_));
+    });
+  }
 
   // make(row) gives the scan of a head but for its state.
   template <class Make>
   bool run(Make make) {
-    long long failed = 0;
-    const auto with_room = [&](index row, auto f) {
-      Scan<T> scan = make(row);
-      Carver<T> size(nullptr);
-      scan.rooms(size);
-      void* const block = thread_memory(static_cast<unsigned long long>(size.bytes()));
-      if (!block) {
-        __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-        return;
-      }
-      Carver<T> memory(block);
-      scan.rooms(memory);
-      f(scan);
-    };
-    if (!single()) {
-      parallel(rows_ * parts_, [&](index job) {
+    if (!single() && !(others_ && parts_ == 1)) {
+      const bool done = each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
         const index row = job / parts_, part = job % parts_;
-        with_room(row, [&](Scan<T>& scan) {
-          scan.state = state(row, part + 1);
-          scan.done = before(scan, part);
-          scan.state.place = scan.place_of(scan.done);
-          scan.absorb_until(before(scan, part + 1));
-          state(row, part + 1) = scan.state;
-        });
+        scan.state = state(row, part + 1);
+        scan.done = before(scan, part);
+        scan.state.place = scan.place_of(scan.done);
+        scan.absorb_until(before(scan, part + 1));
+        state(row, part + 1) = scan.state;
       });
-      if (failed) return false;
+      if (!done) return false;
+    }
+    if (others_) {
+      return each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
+        const index row = job / parts_, part = job % parts_, from = part * each_;
+        const index until = from + each_ < readers_ ? from + each_ : readers_;
+        State<T>& outside = state(row, parts_ + 1 + part);
+        head_.copy(state(row, 0), outside);
+        for (index other = 0; other < parts_; ++other) {
+          if (other != part) head_.merge(state(row, other + 1), T(1), outside);
+        }
+        scan.take(outside, before(scan, part), scan.inside(from + scan.offset));
+        scan.take(outside, scan.inside(until + scan.offset), before(scan, part + 1));
+        if (from < until) scan.around(outside, from, until, scan.spare);
+      });
+    }
+    if (!single()) {
       parallel(rows_, [&](index row) {
         const T direction = make(row).direction;
         for (index part = 1; part <= parts_; ++part) {
@@ -990,37 +1117,54 @@ class Heads {
     }
     const index each = causal_ ? each_ : 8 * chunk;
     const index strips = causal_ ? parts_ : (readers_ + each - 1) / each;
-    parallel(rows_ * strips, [&](index job) {
+    return each_of(rows_ * strips, make, [&](Scan<T>& scan, index job) {
       const index row = job / strips, strip = job % strips, from = strip * each;
       const index until = from + each < readers_ ? from + each : readers_;
-      with_room(row, [&](Scan<T>& scan) {
-        State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
-        scan.state = own;
-        scan.done = causal_ ? before(scan, strip) : sources_;
-        for (index i = from; i < until; i += scan.step) {
-          scan.go(i, i + scan.step < until ? i + scan.step : until);
-        }
-        if (single()) {
-          scan.absorb_until(sources_);
-          own = scan.state;
-        }
-      });
+      State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
+      scan.state = own;
+      scan.done = causal_ ? before(scan, strip) : sources_;
+      for (index i = from; i < until; i += scan.step) {
+        scan.go(i, i + scan.step < until ? i + scan.step : until);
+      }
+      if (single()) {
+        scan.absorb_until(sources_);
+        own = scan.state;
+      }
     });
-    return !failed;
   }
 
  private:
+  // f(scan, job) for jobs, as many of which belong to each head, with working memory.
+  template <class Make, class F>
+  bool each_of(index jobs, Make make, F f) {
+    long long failed = 0;
+    parallel(jobs, [&](index job) {
+      Scan<T> scan = make(job / (jobs / rows_));
+      Carver<T> size(nullptr);
+      scan.rooms(size);
+      void* const block = thread_memory(static_cast<unsigned long long>(size.bytes()));
+      if (!block) {
+        __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        return;
+      }
+      Carver<T> memory(block);
+      scan.rooms(memory);
+      f(scan, job);
+    });
+    return !failed;
+  }
   bool single() const { return causal_ && parts_ == 1; }
-  State<T>& state(index row, index part) { return state_[row * (parts_ + 1) + part]; }
+  State<T>& state(index row, index part) { return state_[row * each_head_ + part]; }
   // Sources before those that only the readers of `part`, or later ones, take in.
   index before(const Scan<T>& scan, index part) const {
     if (part >= parts_) return sources_;
-    const index at = causal_ && part > 0 ? part * each_ + scan.offset - 1 : part * each_;
-    return at < 0 ? 0 : at > sources_ ? sources_ : at;
+    if (part == 0) return 0;
+    const index by = causal_ ? scan.offset - 1 : others_ ? scan.offset : 0;
+    return scan.inside(part * each_ + by);
   }
 
-  index rows_, sources_, readers_, each_, parts_, room_;
-  bool causal_;
+  index rows_, sources_, readers_, each_, parts_, room_, each_head_;
+  bool causal_, others_;
   Head<T> head_;
   void* memory_;
   State<T>* state_ = nullptr;
@@ -1119,18 +1263,17 @@ struct Problem {
                    sizeof(T) == 8 ? float64 : float32};
     return rows;
   }
-  bool causal() const { return options.causal; }
-  // Reader i sees sources j < i + offset.
+  bool others() const { return options.exclude && !options.causal; }
+  // Reader i sees sources j < i + offset, or all `others` than i + offset.
   index offset(bool back) const {
-    if (!causal()) return back ? n : m;
+    if (!options.causal && !options.exclude) return back ? n : m;
     const index own = options.offset + (options.exclude ? 0 : 1);
     return back ? n - m + own : own;
   }
   Scan<T> scan(const Rows& sources, const Rows& readers, bool back, Task task) const {
     const bool normalize = options.normalize && !maps.per_feature();
-    Scan<T> scan{{maps}, sources,   readers,        offset(back),
-                 task,   normalize, T(options.eps), back ? T(-1) : T(1),
-                 {}};
+    Scan<T> scan{{maps}, sources,   readers,        offset(back),        others(),
+                 task,   normalize, T(options.eps), back ? T(-1) : T(1), {}};
     const index wanted = index(call.parameter[7]);
     scan.step = wanted < chunk ? wanted : chunk;
     scan.started = !back && op[8].data;
@@ -1157,11 +1300,12 @@ long long forward(const Call& call) {
     scan.to.out = matrix(call, op[10], row);
     return scan;
   };
-  Heads<T> heads(call, maps, problem.m, problem.n, problem.causal());
+  Heads<T> heads(call, maps, problem.m, problem.n, problem.options);
   if (!heads.ready()) return -1;
   for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
   if (!heads.run(make)) return -1;
   if (!op[12].data) return 0;
+  if (!heads.gather(make)) return -1;
   parallel(call.rows, [&](index row) {
     State<T>& state = heads.last(row);
     const Scan<T> scan = make(row);
@@ -1201,7 +1345,7 @@ long long backward(const Call& call) {
       if (to[4].data) scan.to.slope = column_of(slope + row * (n + m));
       return scan;
     };
-    Heads<T> heads(call, maps, m, n, problem.causal());
+    Heads<T> heads(call, maps, m, n, problem.options);
     if (!heads.ready()) return -1;
     for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
     if (!heads.run(make)) return -1;
@@ -1215,8 +1359,9 @@ long long backward(const Call& call) {
     if (to[4].data) scan.to.slope = column_of(slope + row * (n + m) + n).turned(m);
     return scan;
   };
-  Heads<T> heads(call, maps, n, m, problem.causal());
+  Heads<T> heads(call, maps, n, m, problem.options);
   if (!heads.ready() || !heads.run(make)) return -1;
+  if (to[5].data && !heads.gather(make)) return -1;
   parallel(call.rows, [&](index row) {
     if (to[4].data) {
       const double *of_query = slope + row * (n + m), *of_key = of_query + n;

@@ -21,7 +21,6 @@ from .._arrays import (
     fold,
     namespace,
 )
-from .._backends import choose, current, refusal, usable
 
 _BITS = np.dtype(np.uint16)
 
@@ -150,18 +149,6 @@ def finish(batch: Batch, found: Sequence[Result], out: Any) -> Any:
     if batch.xp is np:
         values = [value if value.ndim else value[()] for value in values]
     return values[0] if len(values) == 1 else tuple(values)
-
-
-def kernels_of(part: str, batch: Batch, backend: str | None, native: bool = True) -> Any:
-    """As `choose`; the reference where no backend is named and a CPU has no kernel."""
-    name = backend or current()
-    if native or usable(batch.name, batch.xp, name) == "cuda":
-        return choose(part, batch, backend)
-    if name not in (None, "reference") and not refusal(name, batch.xp, batch.name):
-        raise RuntimeError(
-            f"{batch.name}: backend {name!r} cannot be used: this form runs on the reference"
-        )
-    return choose(part, batch, name or "reference")
 
 
 def bits(x: Array | None) -> Array | None:

@@ -7,8 +7,9 @@ from numbers import Real
 from typing import Any
 
 from ..._arrays import FLAG, Array, as_real
+from ..._backends import choose
 from ..._limits import fill_in
-from .._common import Batch, bits, finish, kernels_of, offset_of, over_sequences, results
+from .._common import Batch, bits, finish, offset_of, over_sequences, results
 from .._reference import CAUSAL, EXCLUDE_SELF, visible_counts
 
 __all__ = ["softmax_attention", "softmax_attention_vjp"]
@@ -127,7 +128,7 @@ def softmax_attention(
     wanted = [("lv", None, batch.dtype)] + [("l", None, batch.wide)] * bool(return_lse)
     found = results(batch, wanted, out)
     places = [bits(buffer) for _, buffer in found] + [None]
-    kernels = kernels_of("attention.exact", batch, backend)
+    kernels = choose("attention.exact", batch, backend)
     kernels.softmax_attention(*batch.kernel_arrays("q", "k", "v"), *options, *places[:2])
     return finish(batch, found, out)
 
@@ -227,7 +228,7 @@ def softmax_attention_vjp(
         )
     batch = Batch(name, q=(q, "ld"), k=(k, "sd"), v=(v, "sv"), g=(g, "lv"))
     options = _options(batch, scale, causal, exclude_self, offset, key_mask, bias)
-    kernels = kernels_of("attention.exact", batch, backend)
+    kernels = choose("attention.exact", batch, backend)
     arrays = batch.kernel_arrays("q", "k", "v")
     out, lse = batch.add("out", out, "lv"), batch.add("lse", lse, "l")
     if out is None or lse is None:

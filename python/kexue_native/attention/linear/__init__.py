@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._arrays import FLAG, FLOAT32, FLOAT64, Array, as_array, as_real, namespace
-from ..._backends import current
+from ..._backends import choose, current
 from ..._limits import fill_in
-from .._common import Batch, as_index, bits, finish, kernels_of, offset_of, over_sequences, results
+from .._common import Batch, as_index, bits, finish, offset_of, over_sequences, results
 from .._reference import CAUSAL, EXCLUDE_SELF
 from .reference import EXPONENTIAL, KINDS
 
@@ -212,7 +212,7 @@ def feature_map(
     )
     batch.size["f"] = way.features
     found = results(batch, [("lf", None, batch.dtype)], out)
-    kernels = kernels_of("attention.linear", batch, backend)
+    kernels = choose("attention.linear", batch, backend)
     kernels.feature_map(*batch.kernel_arrays("x"), *way[:5], bool(is_query), bits(found[0].buffer))
     return finish(batch, found, out)
 
@@ -345,8 +345,6 @@ class _Options:
         place = offset_of(name, offset, causal, exclude_self, batch.size["l"], batch.size["s"])
         most = max(1, batch.size["l"], batch.size["s"])
         size = 64 if chunk is None else min(as_index(name, "chunk", chunk, 1), most)
-        # Other forms are made of array functions.
-        self.native = mode != EXCLUDE_SELF
         self.arguments = (
             self.map.projection,
             self.map.bias,
@@ -538,7 +536,7 @@ def attend(
     parts: list[Array | None] = [None, None, None]
     if return_state:
         parts = [batch.empty(batch.shape(core)) for core in ("f", "fv", "f")]
-    kernels = kernels_of("attention.linear", batch, backend, resolved.native)
+    kernels = choose("attention.linear", batch, backend)
     arrays = batch.kernel_arrays("q", "k", "v")
     kernels.linear_attention(*arrays, *resolved.arguments, bits(found[0].buffer), *parts)
     value = finish(batch, found, out)
@@ -696,7 +694,7 @@ def attend_vjp(
         if state is not None:
             wanted.append((core, state.shape, batch.wide))
     found = results(batch, wanted, grads)
-    kernels = kernels_of("attention.linear", batch, backend, resolved.native)
+    kernels = choose("attention.linear", batch, backend)
     kernels.linear_attention_vjp(
         *batch.kernel_arrays("g", "q", "k", "v"),
         *resolved.arguments,
@@ -924,7 +922,7 @@ def linear_attention_step(
         )
     place = None if out is None else out[..., None, :] if hasattr(out, "ndim") and out.ndim else out
     found = results(batch, [("lv", None, batch.dtype)], place)
-    kernels = kernels_of("attention.linear", batch, backend, options.native)
+    kernels = choose("attention.linear", batch, backend)
     arrays = batch.kernel_arrays("q_t", "k_t", "v_t")
     parts = state.c, state.s, state.z
     whole = all(x.flags.c_contiguous and x.dtype == batch.wide for x in parts)
