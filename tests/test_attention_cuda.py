@@ -18,7 +18,8 @@ LIMITS = {
     "eight warps, few blocks": {"threads": 256, "blocks": 3},
 }
 KERNELS = (
-    "elu1", "identity", "softmax_d", "cosine", "taylor2", "favor_positive", "favor_trig",
+    "elu1", "identity", "efficient", "softmax_d", "cosine", "taylor2", "favor_positive",
+    "favor_trig",
 )  # fmt: skip
 ALL_KERNELS = (*KERNELS, "relu", "exp", "favor_hyperbolic", "favor_plus", "favor_relu")
 
@@ -61,7 +62,7 @@ def test_linear_attention_cuda_blocks_and_segments(host, kernel, limit, rng, mon
             agree(*both(kn.linear_attention_vjp, g, q, k, v, **given), 300)
 
 
-@pytest.mark.parametrize("kernel", ["exp", "elu1", "softmax_d", "favor_positive"])
+@pytest.mark.parametrize("kernel", ["exp", "elu1", "softmax_d", "efficient", "favor_positive"])
 def test_linear_attention_cuda_units_rise_within_a_chunk(host, kernel, rng):
     """A key far above those before it must not take from them what earlier queries read."""
     for dtype in (np.float64, np.float32):
@@ -80,7 +81,7 @@ def test_linear_attention_cuda_units_rise_within_a_chunk(host, kernel, rng):
             close(mine, plain, scale, np.dtype(dtype), size)
 
 
-@pytest.mark.parametrize("kernel", ["elu1", "identity", "favor_positive"])
+@pytest.mark.parametrize("kernel", ["elu1", "identity", "efficient", "favor_positive"])
 def test_linear_attention_cuda_not_finite(host, kernel, rng):
     """A nan or infinity reaches the rows that see it, and no others of its chunk."""
     options = {**options_of(kernel, rng, 4, np.float64), "causal": True}

@@ -57,6 +57,12 @@ struct units {
     return engine.rows<T>(LinearUnits<T>{call['p']}, 1);
   }
 };
+struct masses {
+  template <class T>
+  long long operator()(CudaCells& engine, const Call& call, T) const {
+    return engine.rows<T>(LinearMasses<T>{call['c']}, 1);
+  }
+};
 struct marks {
   template <class T>
   long long operator()(CudaCells& engine, const Call& call, T) const {
@@ -113,13 +119,14 @@ constexpr Entry linear_entries[] = {
     KX_CELLS(settle, "(f),(f)?,(f)?->(f)", 0),
     KX_CELLS(peaks, "(c)->()", 0),
     KX_CELLS(units, "(),(p),(p)?->(p),(p)", 0),
+    KX_CELLS(masses, "(),(),(c)?->(c)", 0),
     KX_CELLS(marks, "(f),(f),(c,f)?,(c,f),(c,e)->(),(f)", 0),
     KX_CELLS(states, "(e),(p),(p),(p)->(p,e),(e)", 0),
     KX_CELLS(readers, "(f),(f)?,(f),(f),()?,()?,(c,f)?->(f),()", 0),
     KX_CELLS(scores, "(),(f)?,(f)?,()?,(c,f)?,(c,f)?,()?->(c)", 0),
     KX_CELLS(mend, "(f),(f,e),(c),(c,e),(),()->(e)", 0),
     KX_CELLS(results, "(e),(),()?,(v)?->(v)?,()?,(e)?", 4),
-    KX_CELLS(slopes, "(f),(f),(e)?,(f,e)?,(c)?,(c,f)?,(c,f)?,()?,()?,()?->(f)", 0),
+    KX_CELLS(slopes, "(f),(f),(e)?,(f,e)?,(c)?,(c,f)?,(c,f)?,(c,f)?,()?,()?,()?->(f)", 0),
     {"linear_attention_step",
      "(d),(d),(v),any(f,d)?,any(f)?,any()?,any()?->any(v),any(f),any(f,v),any(f)",
      5,

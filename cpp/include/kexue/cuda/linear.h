@@ -134,6 +134,28 @@ struct LinearUnits {
   }
 };
 
+// log z of each row of a chunk: of what its state has, and of sources up to its own row. A thread
+// to a feature.
+template <class T>
+struct LinearMasses {
+  enum { z, unit, keys, out, operands };
+  index rows;
+  template <class Team>
+  KX_FN void operator()(const Team&, const Cell<T>* op, index) const {
+    T sum = op[z].value(), c = sum == 0 ? T(-infinity) : op[unit].value();
+    for (index j = 0; j < rows; ++j) {
+      const T a = op[keys] ? op[keys][j] : T(-infinity);
+      if (a > c) {
+        sum = sum * exp_up_to(T(c - a)) + exp_up_to(T(a - a));
+        c = a;
+      } else if (op[keys]) {
+        sum += exp_up_to(T(a - unit_of(c)));
+      }
+      op[out].set(j, unit_of(c) + log(sum));
+    }
+  }
+};
+
 // Marks a chunk, and says in which unit its first state is kept.
 template <class T>
 struct LinearMarks {
@@ -285,7 +307,21 @@ struct LinearFinish {
 // e^(log + unit) times what a reader's sums give: the gradient for its logarithms, or features.
 template <class T>
 struct LinearSlopes {
-  enum { log, unit, shares, states, pairs, keys_sign, keys, mark, row, dead, slope, operands };
+  enum {
+    log,
+    unit,
+    shares,
+    states,
+    pairs,
+    keys_sign,
+    keys,
+    tails,
+    mark,
+    row,
+    dead,
+    slope,
+    operands
+  };
   index f, e;
   template <class Team>
   KX_FN void operator()(const Team& team, const Cell<T>* op, index) const {
@@ -306,7 +342,8 @@ struct LinearSlopes {
       for (index i = 0; i < e; ++i) sum += op[shares][i] * op[states](t, i);
       sum *= exp_anywhere(by);
       for (index j = 0; j <= seen; ++j) {
-        const T term = op[pairs][j] * exp_anywhere(T(b + op[keys](j, t)));
+        const T pair = op[tails] ? op[pairs][j] + op[tails](j, t) : op[pairs][j];
+        const T term = pair * exp_anywhere(T(b + op[keys](j, t)));
         sum += op[keys_sign] ? term * op[keys_sign](j, t) : term;
       }
       op[slope].set(t, sum);

@@ -20,7 +20,7 @@ from ..._arrays import FLOAT32, FLOAT64, Array, empty, namespace
 from ..._device import launch
 from .._reference import EXCLUDE_SELF, put, quiet, transposed, visible_counts
 from . import reference
-from .reference import EXPONENTIAL, KINDS, Features, finite, pull, safe, suffix_sums
+from .reference import EXPONENTIAL, KINDS, Features, features, finite, pull, safe, suffix_sums
 
 __all__ = ["feature_map", "linear_attention", "linear_attention_step", "linear_attention_vjp"]
 
@@ -72,6 +72,10 @@ class Rows:
         self.minus: Array | None = None  # of logarithms, (..., rows, 1)
         self.extended: Array | None = None  # values and what they are followed by
         self.dead: Array | None = None  # whether there is nothing to see
+        # Of "efficient": log z of each query and feature, and the gradients for it, as tails.
+        self.masses: Array | None = None
+        self.tails: Array | None = None
+        self.bare = False  # of features have only 1 / z
 
     @property
     def count(self) -> int:
@@ -79,7 +83,8 @@ class Rows:
 
     def changed(self, change: Callable[[Array], Array]) -> Rows:
         other = Rows(change(self.x), None, None, self.query)
-        for name in ("weight", "sums", "minus", "extended", "dead"):
+        other.bare = self.bare
+        for name in ("weight", "sums", "minus", "extended", "dead", "masses", "tails"):
             part = getattr(self, name)
             setattr(other, name, None if part is None else change(part))
         return other
@@ -113,6 +118,7 @@ class Reads:
         self.unit = self.end = state.c[..., None, :]
         self.keys: Features | None = None
         self.psi = self.values = self.mark = self.row = None
+        self.tails = self.places = None
 
     def value(self) -> tuple[Array, Array]:
         """Numerators and denominators, and the logarithms of their unit"""
@@ -136,14 +142,17 @@ class Reads:
     def gradient(self, shares: Array, dead: Array | None) -> Array:
         """e^log (S u + z t) of each reader"""
         slope = shares @ transposed(self.state)
-        pairs = keys = keys_sign = states = marks = given = None
+        pairs = keys = keys_sign = states = marks = given = tails = None
         if self.values is not None:
             pairs = shares @ transposed(self.values)
             run("scores", self.row, None, None, None, None, None, None, pairs)
             slope += pairs @ self.psi
+            if self.tails is not None:
+                slope += self.p.xp.cumsum(self.psi * self.tails, axis=-2)
             keys, states = self.keys.log[..., None, :, :], self.state[..., None, :, :]
             keys_sign = None if self.keys.sign is None else self.keys.sign[..., None, :, :]
             marks, given = self.mark[..., None], shares
+            tails = None if self.tails is None else self.tails[..., None, :, :]
         gone = None if dead is None else dead[..., 0]
         loop = np.broadcast_shapes(slope.shape[:-1], self.readers.log.shape[:-1])
         slope = broadcast(slope, loop, core=1)
@@ -156,6 +165,7 @@ class Reads:
             pairs,
             keys_sign,
             keys,
+            tails,
             marks,
             self.row,
             gone,
@@ -195,6 +205,7 @@ class Problem:
         self.like, self.type = q, q.dtype
         self.kind, self.number = KINDS[kind], kind
         self.exponential = self.kind in EXPONENTIAL
+        self.per_feature = self.kind == "efficient"
         self.projection, self.bias = projection, bias
         self.scale, self.eps, self.mode = input_scale, kernel_eps, mode
         self.n, self.m, self.width = q.shape[-2], k.shape[-2], v.shape[-1]
@@ -269,7 +280,7 @@ class Problem:
             less = -rows.minus[..., low:high, :]
             shift = less if shift is None else shift + less
         weight = None if rows.weight is None else rows.weight[..., low:high, :]
-        parts = [part.shape[:-2] for part in (x, shift, weight) if part is not None]
+        parts = [part.shape[:-2] for part in (x, shift, weight, rows.masses) if part is not None]
         loop = np.broadcast_shapes(*parts)
         whole = at.start == 0 and at.stop == last - first
         new = self.empty if whole else self.zeros
@@ -284,7 +295,13 @@ class Problem:
             for part in (log, unit):
                 if part is not None:
                     part[...] = -math.inf
-        if low < high:
+        masses = None if rows.masses is None else rows.masses[..., low:high, :]
+        if rows.bare and masses is not None and log is not None:
+            log[..., at, :] = -masses if shift is None else shift - masses
+        elif low < high:
+            number = self.number
+            if self.per_feature:
+                number = KINDS.index("softmax_d" if rows.query else "exp")
             m = 1 if self.projection is None else self.projection.shape[0]
             run(
                 "features",
@@ -293,7 +310,7 @@ class Problem:
                 self.bias,
                 None if weight is None else weight[..., 0],
                 None if shift is None else shift[..., 0],
-                self.number,
+                number,
                 self.scale,
                 self.eps,
                 1 / math.sqrt(max(m, 1)),
@@ -302,6 +319,8 @@ class Problem:
                 None if log is None else log[..., at, :],
                 None if unit is None else unit[..., at, 0],
             )
+            if masses is not None and log is not None:
+                log[..., at, :] -= masses
         if log is None and sign is not None:
             log = xp.broadcast_to(self.zeros(1, 1) if unit is None else unit, sign.shape)
         return Features(None if sign is None else chunked(sign, size), chunked(log, size))
@@ -345,7 +364,10 @@ class Problem:
             psi = flattened(psi, pad - low)
             old = xp.exp(state.c - finite(c))[..., None] * state.s
             values = padded(beyond.extended, low, pad)
-            state = State(c, old + transposed(psi) @ values, state.place)
+            new = transposed(psi) @ values
+            if beyond.tails is not None:
+                new[..., self.width] = xp.sum(psi * padded(beyond.tails, low, pad), axis=-2)
+            state = State(c, old + new, state.place)
         return state
 
     def segment(self, size: int) -> int:
@@ -422,7 +444,9 @@ class Problem:
         values = chunked(padded(sources.extended, low, high), size)
         reads = Reads(self, state, own)
         reads.row = xp.arange(size, dtype=self.type)
-        reads.keys, reads.values = keys, values
+        reads.keys, reads.values, reads.places = keys, values, spread
+        if sources.tails is not None:
+            reads.tails = chunked(padded(sources.tails, low, high), size)
         loop = np.broadcast_shapes(
             keys.log.shape[:-3], values.shape[:-3], state.c.shape[:-1], state.s.shape[:-2]
         )
@@ -434,6 +458,8 @@ class Problem:
         reads.unit, reads.end = unit[..., None, :], end[..., None, :]
         reads.psi = self.settled(keys, reads.end)
         states = broadcast(transposed(reads.psi) @ values, loop + (count,), core=2)
+        if reads.tails is not None:
+            states[..., self.width] = xp.sum(reads.psi * reads.tails, axis=-2)
         last = self.empty(*loop, self.f, self.e)
         run(
             "states",
@@ -462,6 +488,28 @@ class Problem:
         if self.mode == EXCLUDE_SELF:
             self.scan(*pair, self.nothing(), -self.offset, False, partial(visit, True), False)
         return state
+
+    def take_masses(self, loop: tuple[int, ...]) -> None:
+        """Gives each query log z of each feature, relative to its own sum of decays."""
+        xp = self.xp
+        log_z = xp.full((*loop, self.n, self.f), -math.inf, self.type)
+
+        def visit(_: bool, at: At, reads: Reads, rows: Rows, span: slice) -> None:
+            to = at(log_z)
+            keys = None if reads.keys is None else reads.keys.log.swapaxes(-1, -2)
+            z, unit = reads.state[..., self.width], reads.unit[..., 0, :]
+            shape = np.broadcast_shapes(z.shape, unit.shape)
+            size = span.stop - span.start if keys is None else keys.shape[-1]
+            found = self.empty(*shape, size)
+            run("masses", z, unit, keys, found)
+            own = flattened(found.swapaxes(-1, -2), to.shape[-2])
+            if rows.sums is not None and reads.places is not None:
+                here = slice(span.start, span.start + to.shape[-2])
+                own = own + rows.sums[..., here, :] - reads.places[..., : to.shape[-2], :]
+            to[...] = xp.logaddexp(to, own)
+
+        self.over_keys(visit)
+        self.queries.masses = xp.where(log_z == -math.inf, math.inf, log_z)
 
     def values(self, loop: tuple[int, ...], all_of_them: bool) -> tuple[Array, Array, State]:
         """Numerators and denominators, the exponents of their unit, the last state"""
@@ -539,9 +587,9 @@ def linear_attention(*arguments: Any) -> None:
     """out_i = sum_j w_ij v_j / sum_j w_ij, w_ij = weight_j D_ij phi(q_i).psi(k_j)"""
     *inputs, normalize, eps, chunk, out, c_out, s_out, z_out = arguments
     p = Problem(*(*inputs, chunk))
-    if p.kind == "efficient":  # whose denominators are a feature's, not a row's
-        reference.linear_attention(*arguments)
-        return
+    if p.per_feature:  # denominators are a feature's, not a row's
+        p.take_masses(out.shape[:-2])
+        normalize = False
     total, top, state = p.values(out.shape[:-2], s_out is not None)
     direct = out.dtype == p.type
     to = out if direct else p.empty(*out.shape)
@@ -567,10 +615,13 @@ def linear_attention_vjp(g: Array, *arguments: Any) -> None:
     """dphi_i = S_i ghat_i + z_i delta_i, dpsi_j = G_j v_j + y_j, dv_j = G_j^T psi_j"""
     *inputs, normalize, eps, chunk, dq, dk, dv, dweight, ddecay, ds, dz = arguments
     p = Problem(*(*inputs, chunk))
-    if p.kind == "efficient" or p.n == 0:
+    if p.n == 0:
         reference.linear_attention_vjp(g, *arguments)
         return
     xp, loop, width, queries = p.xp, dq.shape[:-2], p.width, p.queries
+    if p.per_feature:
+        p.take_masses(loop)
+        normalize = False
     total, top, _ = p.values(loop, False)
     inverse, shares = p.empty(*loop, p.n, 1), p.empty(*loop, p.n, p.e)
     dead = None if queries.dead is None else queries.dead[..., 0]
@@ -586,6 +637,9 @@ def linear_attention_vjp(g: Array, *arguments: Any) -> None:
     def read_keys(_: bool, at: At, reads: Reads, rows: Rows, span: slice) -> None:
         to = at(to_q)
         slope = p.slopes(rows, reads, span, to.shape[-2])
+        if p.per_feature:
+            to += slope  # for shares of z, not for inputs yet
+            return
         sign = one if reads.readers.sign is None else flattened(reads.readers.sign, to.shape[-2])
         here = slice(span.start, span.start + to.shape[-2])
         to += p.pulled(rows, here, slope, Features(sign, reads.readers.log))
@@ -593,7 +647,13 @@ def linear_attention_vjp(g: Array, *arguments: Any) -> None:
             of_row = at(from_q)
             of_row += xp.sum(sign * slope, axis=-1, keepdims=True)
 
+    queries.bare = p.per_feature
     p.over_keys(read_keys)
+    queries.bare = False
+    if p.per_feature:
+        queries.tails = -to_q
+        own = features("softmax_d", p.scale * queries.x, None, None, 0.0, True)
+        to_q = p.scale * pull(p.kind, p.scale * queries.x, None, xp.exp(own.log) * to_q, own, True)
     put(dq, xp.where(inverse == 0, 0.0, to_q))
 
     queries.weight = 1 - queries.dead
