@@ -114,8 +114,7 @@ struct Head {
   void scale_row(const State<T>& state, index t, T factor) const {
     if (factor == 1) return;
     state.z[t] *= factor;
-    T* const row = state.s + t * maps.e_pitch;
-    for (index i = 0; i < maps.e_pitch; ++i) row[i] *= factor;
+    multiply(state.s + t * maps.e_pitch, maps.e_pitch, factor);
   }
   // Raises the unit of feature t.
   void raise(const State<T>& state, index t, T c) const {
@@ -130,20 +129,33 @@ struct Head {
     }
     state.place = place;
   }
-  // Adds what `other` has.
-  void merge(const State<T>& other, T direction, State<T>& state) const {
-    const T by = T(direction * T(state.place - other.place));
-    for (index t = 0; t < maps.f; ++t) {
-      if (other.c[t] == T(-infinity)) continue;
-      const T c = other.c[t] + by;
-      raise(state, t, c);
-      const T factor = exp_anywhere(T(c - state.c[t]));
-      state.z[t] += factor * other.z[t];
-      T* const to = state.s + t * maps.e_pitch;
-      const T* const from = other.s + t * maps.e_pitch;
-      for (index i = 0; i < maps.e_pitch; ++i) to[i] += factor * from[i];
+  // What two have, as sums over both; `by` is what units of the second move by. `to` may be the
+  // first.
+  void merge(const State<T>& one, const State<T>& two, T direction, State<T>& to) const {
+    const T by = T(direction * T(one.place - two.place));
+    const index pitch = maps.e_pitch;
+    for (index first = 0; first < maps.f; first += width) {
+      alignas(64) T left[width], right[width];
+      const V c = kexue::load<V>(one.c + first), d = kexue::load<V>(two.c + first) + splat<V>(by);
+      const V top = maximum(d, c);
+      const auto factor = [&](V own) {
+        return select(own == top, splat<V>(1), exp_up_to(V(own - top)));
+      };
+      kexue::store(left, factor(c));
+      kexue::store(right, factor(d));
+      kexue::store(to.c + first, top);
+      const index last = first + width < maps.f ? first + width : maps.f;
+      for (index t = first; t < last; ++t) {
+        const T a = left[t - first], b = right[t - first];
+        to.z[t] = a * one.z[t] + b * two.z[t];
+        for (index i = t * pitch; i < (t + 1) * pitch; i += width) {
+          kexue::store(to.s + i, V(splat<V>(a) * kexue::load<V>(one.s + i) +
+                                   splat<V>(b) * kexue::load<V>(two.s + i)));
+        }
+      }
     }
-    state.live += other.live;
+    to.place = one.place;
+    to.live = one.live + two.live;
   }
 
   // --- Features ---
@@ -169,9 +181,7 @@ struct Head {
         const auto own = load_stats(rows, first + i);
         to.shift[i] = -own.top;
         to.tail[i] = own.delta;
-        T* const row = to.values + i * maps.e_pitch;
-        for (index c = 0; c < maps.e_pitch; ++c)
-          row[c] = own.inverse == 0 ? T(0) : row[c] * own.inverse;
+        multiply_or_clear(to.values + i * maps.e_pitch, maps.e_pitch, own.inverse);
         if (own.inverse == 0) to.keep[i] = 0;
       }
     }
@@ -189,9 +199,7 @@ struct Head {
         to.shift[i] += T(rows.query ? sum - place : place - sum);
       }
     }
-    if (maps.scale != 1) {
-      for (index i = 0; i < count * maps.d_pitch; ++i) rough[i] *= maps.scale;
-    }
+    if (maps.scale != 1) multiply(rough, count * maps.d_pitch, maps.scale);
     turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.x, chunk);
     for (int i = 0; i < int(chunk); ++i) {
       if (to.keep[i] == 0) {
@@ -248,14 +256,29 @@ struct Head {
       }
     }
   }
+  // Folds each column of x: total = f(total, x_j, i, j) over its rows, four registers side by side.
+  template <class F>
+  KX_FN void folded_down(const T* x, index rows, T* to, T start, F f) const {
+    constexpr int beside = 4;
+    for (index i = 0; i < chunk; i += beside * width) {
+      V total[beside];
+      KX_UNROLL
+      for (V& own : total) own = splat<V>(start);
+      for (index j = 0; j < rows; ++j) {
+        KX_UNROLL
+        for (int k = 0; k < beside; ++k) {
+          const index at = i + k * width;
+          total[k] = f(total[k], kexue::load<V>(x + j * chunk + at), at, j);
+        }
+      }
+      KX_UNROLL
+      for (int k = 0; k < beside; ++k) kexue::store(to + i + k * width, total[k]);
+    }
+  }
   // The sum over rows j of x of f(x_j), for each column.
   template <class F>
   KX_FN void down(const T* x, index rows, T* to, F f) const {
-    for (index i = 0; i < chunk; i += width) {
-      V sum{};
-      for (index j = 0; j < rows; ++j) sum += f(kexue::load<V>(x + j * chunk + i), i, j);
-      kexue::store(to + i, sum);
-    }
+    folded_down(x, rows, to, 0, [&](V sum, V a, index i, index j) { return sum + f(a, i, j); });
   }
 
   void features(Block<T>& block, int kind) const {
@@ -299,10 +322,9 @@ struct Head {
     if (kind == cosine) {
       alignas(64) T norm[chunk];
       norms(x, norm);
-      for (index j = 0; j < maps.d; ++j) {
-        for (index i = 0; i < chunk; ++i) {
-          to[offset + j * chunk + i] = norm[i] == 0 ? T(0) : x[j * chunk + i] / norm[i];
-        }
+      for (index j = 0; j < maps.d * chunk; j += width) {
+        const V own = kexue::load<V>(norm + j % chunk);
+        kexue::store(to + offset + j, select(own == V{}, V{}, V(kexue::load<V>(x + j) / own)));
       }
       return;
     }
@@ -318,8 +340,11 @@ struct Head {
       T* pair = to + (1 + maps.d) * chunk;
       for (index a = 0; a < maps.d; ++a) {
         for (index b = a; b < maps.d; ++b, pair += chunk) {
-          const T factor = pair_weight<T>(a == b);
-          for (index i = 0; i < chunk; ++i) pair[i] = factor * x[a * chunk + i] * x[b * chunk + i];
+          const V factor = splat<V>(pair_weight<T>(a == b));
+          for (index i = 0; i < chunk; i += width) {
+            const V left = factor * kexue::load<V>(x + a * chunk + i);
+            kexue::store(pair + i, V(left * kexue::load<V>(x + b * chunk + i)));
+          }
         }
       }
     }
@@ -347,30 +372,30 @@ struct Head {
   }
   // |x| of each column
   void norms(const T* x, T* to) const {
-    for (index i = 0; i < chunk; ++i) {
-      T top = 0;
-      for (index j = 0; j < maps.d; ++j) {
-        const T size = abs(x[j * chunk + i]);
-        top = size > top || size != size ? size : top;
-      }
-      T sum = 0;
-      for (index j = 0; top != 0 && j < maps.d; ++j) {
-        const T part = x[j * chunk + i] / top;
-        sum += part * part;
-      }
-      to[i] = top * T(__builtin_sqrt(double(sum)));
-    }
+    alignas(64) T top[chunk];
+    folded_down(x, maps.d, top, 0,
+                [](V most, V a, index, index) { return maximum(V(abs(a)), most); });
+    down(x, maps.d, to, [&](V a, index i, index) {
+      const V most = kexue::load<V>(top + i);
+      const V part = a / select(most == V{}, splat<V>(1), most);
+      return part * part;
+    });
+    for (index i = 0; i < chunk; ++i) to[i] = top[i] * T(__builtin_sqrt(double(to[i])));
+  }
+  // The largest f(x_j) of each column, 0 where all are -inf; a nan stays aside.
+  template <class F>
+  KX_FN void tops(const T* x, index rows, T* to, F f) const {
+    folded_down(x, rows, to, T(-infinity),
+                [&](V top, V a, index i, index j) { return maximum(V(f(a, i, j)), top); });
+    for (index i = 0; i < chunk; ++i) to[i] = to[i] == T(-infinity) ? T(0) : to[i];
   }
   void log_masses(const T* x, T* to) const {
+    alignas(64) T shift[chunk];
+    tops(x, maps.d, shift, [](V a, index, index) { return a; });
+    down(x, maps.d, to,
+         [&](V a, index i, index) { return exp_up_to(V(a - kexue::load<V>(shift + i))); });
     for (index i = 0; i < chunk; i += width) {
-      V top = splat<V>(-infinity);
-      for (index j = 0; j < maps.d; ++j) top = maximum(kexue::load<V>(x + j * chunk + i), top);
-      const V shift = select(top == splat<V>(-infinity), V{}, top);
-      V sum{};
-      for (index j = 0; j < maps.d; ++j) {
-        sum += exp_up_to(V(kexue::load<V>(x + j * chunk + i) - shift));
-      }
-      kexue::store(to + i, V(shift + log(sum)));
+      kexue::store(to + i, V(kexue::load<V>(shift + i) + log(kexue::load<V>(to + i))));
     }
   }
 
@@ -395,7 +420,17 @@ struct Head {
       for (index t = 0; t < maps.f; ++t) raise(state, t, c);
       return;
     }
-    for (index t = 0; t < maps.f; ++t) raise(state, t, highest(sources, t, chunk, state.c[t]));
+    for (index first = 0; first < maps.f; first += width) {
+      alignas(64) T top[width] = {}, factor[width];
+      const index last = first + width < maps.f ? first + width : maps.f;
+      for (index t = first; t < last; ++t) {
+        top[t - first] = highest(sources, t, chunk, state.c[t]);
+      }
+      const V before = kexue::load<V>(state.c + first), now = kexue::load<V>(top);
+      kexue::store(factor, select(before == now, splat<V>(1), exp_up_to(V(before - now))));
+      kexue::store(state.c + first, now);
+      for (index t = first; t < last; ++t) scale_row(state, t, factor[t - first]);
+    }
   }
   // Logarithms of a block's features to features in units of the state.
   void settle(Block<T>& block, const State<T>& state) const {
@@ -591,16 +626,15 @@ struct Scan : Head<T> {
       this->clear(own[k]);
       take(own[k], inside(start(k) + offset), inside(start(k + 1) + offset));
     }
-    for (int k = parts - 1; k > 0; --k) {  // later[k]: from child k on
-      this->copy(own[k], later[k]);
-      if (k + 1 < parts) this->merge(later[k + 1], direction, later[k]);
-    }
-    for (int k = 0; k < parts; ++k) {
-      this->copy(outside, here);
-      if (k + 1 < parts) this->merge(later[k + 1], direction, here);
+    // later[k]: from child k on, of the last its own
+    const auto from = [&](int k) -> State<T>& { return k + 1 < parts ? later[k] : own[k]; };
+    for (int k = parts - 2; k > 0; --k) this->merge(own[k], from(k + 1), direction, later[k]);
+    for (int k = 0; k + 1 < parts; ++k) {
+      this->merge(outside, from(k + 1), direction, here);
       around(here, start(k), start(k + 1), room + 2 * parts);
-      if (k + 1 < parts) this->merge(own[k], direction, outside);
+      this->merge(outside, own[k], direction, outside);
     }
+    around(outside, start(parts - 1), last, room + 2 * parts);
   }
   // One chunk of them, unless one of their sources is so large that its reader would lose all
   // others.
@@ -717,10 +751,7 @@ struct Scan : Head<T> {
     if (task == Task::key_gradient) {
       for (int i = 0; i < count; ++i) {
         const T unit = dead[i] || reader.keep[i] == 0 ? T(0) : exp_anywhere(top[i]);
-        for (index c = 0; c < maps.e_pitch; ++c) {
-          T& own = total[i * maps.e_pitch + c];
-          own = unit == 0 ? T(0) : own * unit;
-        }
+        multiply_or_clear(total + i * maps.e_pitch, maps.e_pitch, unit);
       }
       put(to.dv.from(first), count, maps.e, total, maps.e_pitch);
     } else {
@@ -739,15 +770,15 @@ struct Scan : Head<T> {
         unit = dead[i] ? T(0) : exp_anywhere(top[i]);
         inverse = dead[i] ? T(0) : T(1);
       }
-      for (index c = 0; c < maps.e_pitch; ++c) own[c] = unit == 0 ? T(0) : own[c] * unit;
+      multiply_or_clear(own, maps.e_pitch, unit);
       if (task == Task::value) continue;
       T* const g = reader.values + i * maps.e_pitch;
-      T delta = 0;
-      for (index c = 0; c < maps.e_pitch; ++c) {
-        g[c] = inverse == 0 ? T(0) : g[c] * inverse;
-        delta -= g[c] * own[c];
+      multiply_or_clear(g, maps.e_pitch, inverse);
+      V delta{};
+      for (index c = 0; c < maps.e_pitch; c += width) {
+        delta -= kexue::load<V>(g + c) * kexue::load<V>(own + c);
       }
-      reader.tail[i] = normalize ? delta : T(0);
+      reader.tail[i] = normalize ? sum_of_lanes(delta) : T(0);
       this->store_stats(readers, first + i, {normalize ? top[i] : T(0), inverse, reader.tail[i]});
     }
     if (task == Task::value) put(to.out.from(first), count, maps.e, total, maps.e_pitch);
@@ -814,13 +845,7 @@ struct Scan : Head<T> {
       }
       return;
     }
-    for (index i = 0; i < chunk; i += width) {
-      V most = splat<V>(-infinity);
-      for (index t = 0; t < maps.f; ++t) {
-        most = maximum(V(kexue::load<V>(reader.features + t * chunk + i) + state.c[t]), most);
-      }
-      kexue::store(top + i, select(most == splat<V>(-infinity), V{}, most));
-    }
+    this->tops(reader.features, maps.f, top, [&](V b, index, index t) { return b + state.c[t]; });
     this->each_feature(reader, [&](V b, index i, index t) {
       return exp_up_to(V(b + state.c[t] - kexue::load<V>(top + i)));
     });
@@ -833,12 +858,6 @@ struct Scan : Head<T> {
     turn(reader.values, maps.e_pitch, chunk, maps.e_pitch, reader.turned, chunk);
     product(false, int(maps.f), int(chunk), int(maps.e), Left<T>{state.s, maps.e_pitch, 1},
             reader.turned, chunk, slope, chunk);
-    for (index t = 0; t < maps.f; ++t) {
-      for (index i = 0; i < chunk; i += width) {
-        T* const at = slope + t * chunk + i;
-        kexue::store(at, V(kexue::load<V>(at) + state.z[t] * kexue::load<V>(reader.tail + i)));
-      }
-    }
     if (source.count) {
       product(false, source.count, int(chunk), int(maps.e), Left<T>{source.values, maps.e_pitch, 1},
               reader.turned, chunk, scores, chunk);
@@ -865,24 +884,19 @@ struct Scan : Head<T> {
       const bool relative = task == Task::query_gradient && normalize;
       unit[i] = absent ? T(0) : relative ? T(1) : exp_anywhere(top[i]);
     }
-    for (index t = 0; t < maps.f; ++t) {
-      for (index i = 0; i < chunk; ++i) {
-        T& own = slope[t * chunk + i];
-        const T phi = maps.log() ? reader.features[t * chunk + i] : T(1);
-        own = unit[i] == 0 ? T(0) : own * (unit[i] * phi);
-      }
-    }
-    // Sums of gradients for logarithms.
-    if (maps.log()) {
-      this->down(slope, maps.f, sum, [](V a, index, index) { return a; });
-    } else {
-      this->down(slope, maps.f, sum, [&](V a, index i, index t) {
-        return a * kexue::load<V>(reader.features + t * chunk + i);
-      });
-      // Sign is weight times feature; those of angles are taken so below.
-      if (readers.weight.data && maps.kind != trigonometric) {
-        this->each_of(slope, [&](V a, index i) { return a * kexue::load<V>(reader.keep + i); });
-      }
+    // The part of z, what logarithms or features ask for, and the sums for logarithms.
+    const bool log = maps.log();
+    this->folded_down(slope, maps.f, sum, 0, [&](V total, V own, index i, index t) {
+      const index at = t * chunk + i;
+      const V by = kexue::load<V>(unit + i), phi = kexue::load<V>(reader.features + at);
+      own += state.z[t] * kexue::load<V>(reader.tail + i);
+      own = select(by == V{}, V{}, V(own * (log ? V(by * phi) : by)));
+      kexue::store(slope + at, own);
+      return log ? V(total + own) : V(total + own * phi);
+    });
+    // Sign is weight times feature; those of angles are taken so below.
+    if (!log && readers.weight.data && maps.kind != trigonometric) {
+      this->each_of(slope, [&](V a, index i) { return a * kexue::load<V>(reader.keep + i); });
     }
     for (int i = 0; i < count; ++i) {
       if (to.slope.data) {
@@ -897,13 +911,12 @@ struct Scan : Head<T> {
       put(to.dweight.from(first), count, 1, own, 1);
     }
     pull(sum);
-    turn(pulled, chunk, maps.d_pitch, chunk, rough, maps.d_pitch);
-    for (int i = 0; i < count; ++i) {
-      for (index c = 0; c < maps.d_pitch; ++c) {
-        T& own = rough[i * maps.d_pitch + c];
-        own = unit[i] == 0 ? T(0) : own * maps.scale;
-      }
+    const V scale = splat<V>(maps.scale);
+    for (index i = 0; i < maps.d * chunk; i += width) {
+      const V by = kexue::load<V>(unit + i % chunk), own = kexue::load<V>(pulled + i);
+      kexue::store(pulled + i, select(by == V{}, V{}, V(own * scale)));
     }
+    turn(pulled, chunk, maps.d_pitch, chunk, rough, maps.d_pitch);
     put((task == Task::query_gradient ? to.dq : to.dk).from(first), count, maps.d, rough,
         maps.d_pitch);
   }
@@ -943,11 +956,10 @@ struct Scan : Head<T> {
       product(false, int(d), int(chunk), int(rows), Left<T>{maps.weights, 1, d}, slope, chunk,
               pulled, chunk);
       if (kind == random_relu) return;
-      for (index j = 0; j < d; ++j) {
-        for (index i = 0; i < chunk; ++i) {
-          const T part = x[j * chunk + i] * sum[i];
-          pulled[j * chunk + i] += angles ? part : -part;
-        }
+      for (index j = 0; j < d * chunk; j += width) {
+        const V part = kexue::load<V>(x + j) * kexue::load<V>(sum + j % chunk);
+        const V own = kexue::load<V>(pulled + j);
+        kexue::store(pulled + j, angles ? V(own + part) : V(own - part));
       }
       return;
     }
@@ -956,13 +968,15 @@ struct Scan : Head<T> {
       this->norms(x, inverse);
       for (T& own : inverse) own = own == 0 ? T(0) : 1 / own;
       const T* const from = slope + chunk;
-      for (index i = 0; i < chunk; ++i) {
-        along[i] = 0;
-        for (index j = 0; j < d; ++j)
-          along[i] += x[j * chunk + i] * inverse[i] * from[j * chunk + i];
-        for (index j = 0; j < d; ++j) {
-          pulled[j * chunk + i] =
-              (from[j * chunk + i] - x[j * chunk + i] * inverse[i] * along[i]) * inverse[i];
+      const auto unit = [&](index i, index j) {
+        return V(kexue::load<V>(x + j * chunk + i) * kexue::load<V>(inverse + i));
+      };
+      this->down(from, d, along, [&](V a, index i, index j) { return a * unit(i, j); });
+      for (index j = 0; j < d; ++j) {
+        for (index i = 0; i < chunk; i += width) {
+          const V across =
+              kexue::load<V>(from + j * chunk + i) - unit(i, j) * kexue::load<V>(along + i);
+          kexue::store(pulled + j * chunk + i, V(across * kexue::load<V>(inverse + i)));
         }
       }
       return;
@@ -972,10 +986,15 @@ struct Scan : Head<T> {
       for (index i = 0; i < d * chunk; ++i) pulled[i] = slope[chunk + i];
       for (index a = 0; a < d; ++a) {
         for (index b = a; b < d; ++b, pair += chunk) {
-          const T factor = pair_weight<T>(a == b);
-          for (index i = 0; i < chunk; ++i) {
-            pulled[a * chunk + i] += factor * pair[i] * x[b * chunk + i];
-            pulled[b * chunk + i] += factor * pair[i] * x[a * chunk + i];
+          const V factor = splat<V>(pair_weight<T>(a == b));
+          for (index i = 0; i < chunk; i += width) {
+            const V own = factor * kexue::load<V>(pair + i);
+            const auto add = [&](index to, index from) {
+              T* const at = pulled + to * chunk + i;
+              kexue::store(at, V(kexue::load<V>(at) + own * kexue::load<V>(x + from * chunk + i)));
+            };
+            add(a, b);
+            add(b, a);
           }
         }
       }
@@ -1100,7 +1119,7 @@ class Heads {
         State<T>& outside = state(row, parts_ + 1 + part);
         head_.copy(state(row, 0), outside);
         for (index other = 0; other < parts_; ++other) {
-          if (other != part) head_.merge(state(row, other + 1), T(1), outside);
+          if (other != part) head_.merge(outside, state(row, other + 1), T(1), outside);
         }
         scan.take(outside, before(scan, part), scan.inside(from + scan.offset));
         scan.take(outside, scan.inside(until + scan.offset), before(scan, part + 1));
@@ -1111,7 +1130,8 @@ class Heads {
       parallel(rows_, [&](index row) {
         const T direction = make(row).direction;
         for (index part = 1; part <= parts_; ++part) {
-          head_.merge(state(row, part - 1), direction, state(row, part));
+          State<T>& own = state(row, part);
+          head_.merge(own, state(row, part - 1), direction, own);
         }
       });
     }

@@ -189,6 +189,16 @@ inline void multiply(T* row, index count, T by) {
   for (index i = 0; i < count; i += lanes<V>) store(row + i, V(load<V>(row + i) * splat<V>(by)));
 }
 
+// The same, where 0 leaves nothing, not even a nan.
+template <class T>
+inline void multiply_or_clear(T* row, index count, T by) {
+  if (by == 0) {
+    for (index i = 0; i < count; ++i) row[i] = 0;
+  } else if (by != 1) {
+    multiply(row, count, by);
+  }
+}
+
 // Whether all numbers of a panel are finite.
 template <class T>
 inline bool all_finite(const T* from, index count) {
