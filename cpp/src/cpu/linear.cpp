@@ -31,6 +31,7 @@ struct Maps {
   const T *weights, *bias;  // of affine maps, f x d and f, or null
   bool log() const { return is_log(kind); }
   bool per_feature() const { return kind == efficient; }
+  T bias_of(index t) const { return bias ? bias[t] : T(0); }
   index weight_rows() const { return kind == trigonometric ? f / 2 : f; }
 };
 
@@ -63,7 +64,8 @@ struct Stats {
   T top, inverse, delta;
 };
 
-// Up to `chunk` rows in working memory.
+// Up to `chunk` rows in working memory. Logarithms of features are what stands in `features` plus
+// the row's shift and the feature's bias, which are added where they are used.
 template <class T>
 struct Block {
   T *x, *features, *values, *turned;  // x: d x chunk; f x chunk; chunk x e; e x chunk
@@ -209,16 +211,9 @@ struct Head {
       }
     }
     features(to, map_of(maps.kind, rows.query));
-    if (maps.kind == affine) return;
-    if (maps.per_feature() && rows.query) {
-      if (weighted) load_masses(rows, first, to, rough);
-      if (!weighted) return;  // a unit cancels
-    }
-    if (maps.log()) {
-      each_feature(to, [&](V x, index i, index) { return x + kexue::load<V>(to.shift + i); });
-    } else {
-      each_feature(to, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
-    }
+    if (maps.per_feature() && rows.query && weighted) load_masses(rows, first, to, rough);
+    if (maps.log() || (count == chunk && !rows.weight.data && !weighted)) return;
+    each_feature(to, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
   }
   // Takes logarithms of denominators from those of features, and gradients for them as tails.
   void load_masses(const Rows& rows, index first, Block<T>& to, T* rough) const {
@@ -288,12 +283,10 @@ struct Head {
       alignas(64) T half[chunk];
       down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
       for (index i = 0; i < chunk; i += width) {
-        kexue::store(half + i, V(kexue::load<V>(block.shift + i) - kexue::load<V>(half + i)));
+        T* const at = block.shift + i;
+        kexue::store(at, V(kexue::load<V>(at) - kexue::load<V>(half + i)));
       }
       products(x, to);
-      each_feature(block, [&](V u, index i, index t) {
-        return u + (maps.bias[t] + kexue::load<V>(half + i));
-      });
       return;
     }
     if (kind == random_relu) {
@@ -401,31 +394,42 @@ struct Head {
 
   // --- States ---
 
-  // The largest log of feature t among columns below `count`, at least `c`; a nan stays aside.
-  T highest(const Block<T>& block, index t, index count, T c) const {
-    const T* row = block.features + t * chunk;
-    if (!maps.log()) row = block.shift;
-    if (count == chunk) {
-      V top = splat<V>(c);
-      for (index i = 0; i < chunk; i += width) top = maximum(kexue::load<V>(row + i), top);
-      return largest_lane(top);
+  // The largest log of feature t, at least `c`; a nan stays aside.
+  T highest(const Block<T>& block, index t, T c) const {
+    if (!maps.log()) return highest(block, t, chunk, c);
+    const T *const row = block.features + t * chunk, *const shift = block.shift;
+    V top = splat<V>(-infinity);
+    KX_UNROLL
+    for (index i = 0; i < chunk; i += width) {
+      top = maximum(V(kexue::load<V>(row + i) + kexue::load<V>(shift + i)), top);
     }
-    for (index i = 0; i < count; ++i) c = row[i] > c ? row[i] : c;
+    const T most = largest_lane(top) + maps.bias_of(t);
+    return most > c ? most : c;
+  }
+  // The same among columns below `count`.
+  T highest(const Block<T>& block, index t, index count, T c) const {
+    alignas(64) T logs[chunk];
+    for (index i = 0; i < chunk; i += width) kexue::store(logs + i, log_of(block, i, t));
+    for (index i = 0; i < count; ++i) c = logs[i] > c ? logs[i] : c;
     return c;
+  }
+  // Of rows from i on; of maps without logarithms that of all features.
+  KX_FN V log_of(const Block<T>& block, index i, index t) const {
+    const V shift = kexue::load<V>(block.shift + i);
+    if (!maps.log()) return shift;
+    return kexue::load<V>(block.features + t * chunk + i) + (maps.bias_of(t) + shift);
   }
   // Raises the units of a state to those that the block's sources need.
   void raise_all(const Block<T>& sources, const State<T>& state) const {
     if (!maps.log()) {
-      const T c = highest(sources, 0, chunk, state.c[0]);
+      const T c = highest(sources, 0, state.c[0]);
       for (index t = 0; t < maps.f; ++t) raise(state, t, c);
       return;
     }
     for (index first = 0; first < maps.f; first += width) {
       alignas(64) T top[width] = {}, factor[width];
       const index last = first + width < maps.f ? first + width : maps.f;
-      for (index t = first; t < last; ++t) {
-        top[t - first] = highest(sources, t, chunk, state.c[t]);
-      }
+      for (index t = first; t < last; ++t) top[t - first] = highest(sources, t, state.c[t]);
       const V before = kexue::load<V>(state.c + first), now = kexue::load<V>(top);
       kexue::store(factor, select(before == now, splat<V>(1), exp_up_to(V(before - now))));
       kexue::store(state.c + first, now);
@@ -435,15 +439,18 @@ struct Head {
   // Logarithms of a block's features to features in units of the state.
   void settle(Block<T>& block, const State<T>& state) const {
     if (maps.log()) {
-      each_feature(block, [&](V a, index i, index t) {
-        const T c = state.c[t];
-        const V own = exp_up_to(V(a - (c == T(-infinity) ? T(0) : c)));
-        if (block.tails) {
-          T* const at = block.tails + t * chunk + i;
-          kexue::store(at, V(kexue::load<V>(at) * own));
+      T *const features = block.features, *const shift = block.shift;
+      const T *const c = state.c, *const bias = maps.bias;
+      const index f = maps.f;
+      for (index t = 0; t < f; ++t) {
+        const V base = splat<V>((bias ? bias[t] : T(0)) - unit_of(c[t]));
+        KX_UNROLL
+        for (index i = 0; i < chunk; i += width) {
+          T* const at = features + t * chunk + i;
+          kexue::store(at, exp_up_to(V(kexue::load<V>(at) + (base + kexue::load<V>(shift + i)))));
         }
-        return own;
-      });
+      }
+      for (index i = 0; block.tails && i < f * chunk; ++i) block.tails[i] *= features[i];
       return;
     }
     alignas(64) T factor[chunk];
@@ -599,9 +606,9 @@ struct Scan : Head<T> {
     const bool shifted = sources.decay.data || sources.place.data || maps.kind == trigonometric;
     if (!maps.log() && !shifted) return false;
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
-      const T before = this->highest(source, t, seen, state.c[t]);
-      const T after = this->highest(source, t, chunk, state.c[t]);
-      if (spreads(before, after)) return true;
+      const T after = this->highest(source, t, state.c[t]);
+      if (!spreads(state.c[t], after)) continue;
+      if (spreads(this->highest(source, t, seen, state.c[t]), after)) return true;
     }
     return false;
   }
@@ -655,9 +662,10 @@ struct Scan : Head<T> {
   bool towers(index count) const {
     if (!maps.log() && maps.kind != trigonometric) return false;
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
-      const T after = this->highest(source, t, chunk, state.c[t]);
+      const T after = this->highest(source, t, state.c[t]);
       if (!spreads(state.c[t], after)) continue;
-      const T* const logs = maps.log() ? source.features + t * chunk : source.shift;
+      alignas(64) T logs[chunk];
+      for (index i = 0; i < chunk; i += width) kexue::store(logs + i, this->log_of(source, i, t));
       T second = state.c[t];
       bool found = false;
       for (index i = 0; i < count; ++i) {
@@ -732,14 +740,13 @@ struct Scan : Head<T> {
     }
     alignas(64) T top[chunk], mass[chunk];
     if (maps.per_feature() && task != Task::key_gradient) {
-      to_shares(first, count, begin, top);
+      to_shares(first, count, begin, top, mass);
     } else {
-      to_features(top);
+      to_features(top, mass);
     }
     product(false, count, int(maps.e_pitch), int(maps.f), Left<T>{reader.features, 1, chunk},
             state.s, maps.e_pitch, total, maps.e_pitch);
-    this->down(reader.features, maps.f, mass, [&](V a, index, index t) { return a * state.z[t]; });
-    if (source.count) {
+    if (source.count && maps.f > 0) {
       product(false, source.count, int(chunk), int(maps.f), Left<T>{source.features, 1, chunk},
               reader.features, chunk, scores, chunk);
       mask(first, begin, scores);
@@ -808,7 +815,7 @@ struct Scan : Head<T> {
     add_features(features, first, count, begin, to);
   }
   // Queries' logarithms of shares to shares of z, a number for each query and feature.
-  void to_shares(index first, int count, index begin, T* top) {
+  void to_shares(index first, int count, index begin, T* top, T* mass) {
     for (index t = 0; t < maps.f; ++t) {
       for (index i = 0; i < chunk; ++i) masses[t * chunk + i] = state.z[t];
     }
@@ -817,7 +824,7 @@ struct Scan : Head<T> {
       const V z = kexue::load<V>(masses + t * chunk + i);
       return select(z == V{}, V{}, V(exp_up_to(b) / z));
     });
-    for (index i = 0; i < chunk; ++i) top[i] = 0;
+    for (index i = 0; i < chunk; ++i) top[i] = mass[i] = 0;
     if (task == Task::value) return;
     for (index t = 0; t < maps.f; ++t) {
       const V c = splat<V>(state.c[t] == T(-infinity) ? T(0) : state.c[t]);
@@ -836,18 +843,33 @@ struct Scan : Head<T> {
     to_rows.data += part * maps.f * index(sizeof(T));
     put(to_rows, count, maps.f, rough, maps.d_pitch);
   }
-  // Readers' logarithms b to e^(b + c - top) with top = max (b + c) of each.
-  void to_features(T* top) {
+  // Readers' logarithms b to e^(b + c - top) with top = max (b + c) of each, and their products
+  // with z.
+  void to_features(T* top, T* mass) {
     if (!maps.log()) {
+      this->down(reader.features, maps.f, mass,
+                 [&](V a, index, index t) { return a * state.z[t]; });
       for (index i = 0; i < chunk; ++i) {
         const T unit = state.c[0] == T(-infinity) ? T(0) : state.c[0];
         top[i] = reader.shift[i] == T(-infinity) ? T(0) : reader.shift[i] + unit;
       }
       return;
     }
-    this->tops(reader.features, maps.f, top, [&](V b, index, index t) { return b + state.c[t]; });
-    this->each_feature(reader, [&](V b, index i, index t) {
-      return exp_up_to(V(b + state.c[t] - kexue::load<V>(top + i)));
+    T *const logs = reader.features, *const shift = reader.shift;
+    const T *const c = state.c, *const z = state.z, *const bias = maps.bias;
+    const auto base = [=](index t) { return bias ? bias[t] + c[t] : c[t]; };
+    alignas(64) T highest[chunk];
+    this->folded_down(logs, maps.f, highest, T(-infinity),
+                      [=](V most, V b, index, index t) { return maximum(V(b + base(t)), most); });
+    for (index i = 0; i < chunk; ++i) {
+      top[i] = highest[i] + shift[i];
+      if (top[i] == T(-infinity)) top[i] = 0;
+      highest[i] = shift[i] - top[i];
+    }
+    this->folded_down(logs, maps.f, mass, 0, [=, &highest](V total, V b, index i, index t) {
+      const V phi = exp_up_to(V(b + base(t) + kexue::load<V>(highest + i)));
+      kexue::store(logs + t * chunk + i, phi);
+      return V(total + phi * z[t]);
     });
   }
 
@@ -1457,7 +1479,8 @@ long long feature_rows(const Call& call) {
     own.query = true;
     head.load(own, first, count, 0, false, block, rough);
     for (index i = 0; maps.log() && i < maps.f * chunk; ++i) {
-      block.features[i] = exp_anywhere(block.features[i]);
+      const T log = maps.bias_of(i / chunk) + block.shift[i % chunk];
+      block.features[i] = exp_anywhere(T(block.features[i] + log));
     }
     for (index i = 0; maps.kind == trigonometric && i < maps.f * chunk; ++i) {
       block.features[i] *= exp_anywhere(block.shift[i % chunk]);

@@ -123,11 +123,20 @@ inline View column(const Call& call, const Operand& op, index row) {
   return {op.data ? op.data + offset(op, call, row) : nullptr, op.step, 0, op.type};
 }
 
+// Rows that follow one another without gaps, in memory as in the panel, are one long row.
+template <class S>
+inline void join(const View& rows, index pitch, index& count, index& width) {
+  if (width != pitch || rows.step != index(sizeof(S)) || rows.pitch != width * rows.step) return;
+  width *= count;
+  count = count > 0;
+}
+
 // `count` rows of `width` numbers into a panel; what is left of its rows becomes 0.
 template <class T>
 KX_NOINLINE void fetch(const View& from, index count, index width, T* to, index pitch) {
   dispatch<T>(from.type, [&](auto stored) {
     using S = decltype(stored);
+    join<S>(from, pitch, count, width);
     for (index i = 0; i < count; ++i) {
       const char* row = from.data + i * from.pitch;
       T* const at = to + i * pitch;
@@ -141,6 +150,7 @@ template <class T>
 KX_NOINLINE void put(const View& to, index count, index width, const T* from, index pitch) {
   dispatch<T>(to.type, [&](auto stored) {
     using S = decltype(stored);
+    join<S>(to, pitch, count, width);
     for (index i = 0; i < count; ++i) {
       char* const row = to.data + i * to.pitch;
       scatter_run<S>(row, to.step, from + i * pitch, int(width), false);
