@@ -1097,17 +1097,15 @@ class Heads {
     if (!memory_) return;
     T* at = reinterpret_cast<T*>((reinterpret_cast<unsigned long long>(memory_) + 63) & ~63ULL);
     state_ = reinterpret_cast<State<T>*>(at + rows_ * each_head_ * room_);
-    for (index k = 0; k < rows_ * each_head_; ++k) {
-      state_[k] = head_.state_at(at + k * room_);
-      head_.clear(state_[k]);
-    }
+    for (index k = 0; k < rows_ * each_head_; ++k) state_[k] = head_.state_at(at + k * room_);
   }
   ~Heads() { std::free(memory_); }
   Heads(const Heads&) = delete;
   Heads& operator=(const Heads&) = delete;
 
   bool ready() const { return memory_ != nullptr; }
-  // The state before the first source, to be filled before `run`, and that after the last.
+  // The state before the first source, to be filled before `run` if scans are `started`, and that
+  // after the last.
   State<T>& first(index row) { return state(row, 0); }
   State<T>& last(index row) { return state(row, single() ? 0 : parts_); }
   // All sources in one state, where that is not what readers had.
@@ -1115,8 +1113,8 @@ class Heads {
   bool gather(Make make) {
     if (!others_) return true;
     return each_of(rows_, make, [&](Scan<T>& scan, index row) {
-      scan.take(state(row, 0), 0, sources_);
-      head_.copy(state(row, 0), state(row, parts_));
+      begin(scan, row, last(row));
+      scan.take(last(row), 0, sources_);
     });
   }
 
@@ -1127,6 +1125,7 @@ class Heads {
       const bool done = each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
         const index row = job / parts_, part = job % parts_;
         scan.state = state(row, part + 1);
+        head_.clear(scan.state);
         scan.done = before(scan, part);
         scan.state.place = scan.place_of(scan.done);
         scan.absorb_until(before(scan, part + 1));
@@ -1139,7 +1138,7 @@ class Heads {
         const index row = job / parts_, part = job % parts_, from = part * each_;
         const index until = from + each_ < readers_ ? from + each_ : readers_;
         State<T>& outside = state(row, parts_ + 1 + part);
-        head_.copy(state(row, 0), outside);
+        begin(scan, row, outside);
         for (index other = 0; other < parts_; ++other) {
           if (other != part) head_.merge(outside, state(row, other + 1), T(1), outside);
         }
@@ -1150,10 +1149,10 @@ class Heads {
     }
     if (!single()) {
       parallel(rows_, [&](index row) {
-        const T direction = make(row).direction;
-        for (index part = 1; part <= parts_; ++part) {
+        const Scan<T> scan = make(row);
+        for (index part = scan.started ? 1 : 2; part <= parts_; ++part) {
           State<T>& own = state(row, part);
-          head_.merge(own, state(row, part - 1), direction, own);
+          head_.merge(own, state(row, part - 1), scan.direction, own);
         }
       });
     }
@@ -1163,6 +1162,7 @@ class Heads {
       const index row = job / strips, strip = job % strips, from = strip * each;
       const index until = from + each < readers_ ? from + each : readers_;
       State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
+      if (causal_ && strip == 0 && !scan.started) head_.clear(own);
       scan.state = own;
       scan.done = causal_ ? before(scan, strip) : sources_;
       for (index i = from; i < until; i += scan.step) {
@@ -1176,6 +1176,14 @@ class Heads {
   }
 
  private:
+  // The state before the first source.
+  void begin(const Scan<T>& scan, index row, State<T>& to) {
+    if (scan.started) {
+      head_.copy(state(row, 0), to);
+    } else {
+      head_.clear(to);
+    }
+  }
   // f(scan, job) for jobs, as many of which belong to each head, with working memory.
   template <class Make, class F>
   bool each_of(index jobs, Make make, F f) {
