@@ -102,7 +102,9 @@ def ours(p: Problem, a: Arrays, threads: int, backend: str = "cpu") -> Call:
         out = np.empty((p.shape[0], p.shape[1] + 1, p.shape[2]), np.float32)
         return partial(kn.hedge, *a.given, out=out, backend=backend)
     if p.function == "portfolio_eg":
-        return partial(kn.portfolio_eg, a.given[0], lr=a.given[1], backend=backend)
+        k, days, n = p.shape
+        places = tuple(np.empty(shape, np.float32) for shape in (p.shape, (k, n), (k, days)))
+        return partial(kn.portfolio_eg, a.given[0], lr=a.given[1], out=places, backend=backend)
     if p.function == "project_simplex":
         return partial(
             kn.project_simplex, *a.given, out=np.empty(p.shape, np.float32), backend=backend

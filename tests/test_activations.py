@@ -286,6 +286,26 @@ def test_extreme_rates(backend, dtype):
     near(backend(kn.relu_gaussian, x, sigma=tiny), [0, 0, tiny * 0.3989422804014327, 1, z], dtype)
 
 
+@pytest.mark.parametrize("beta", [1e-305, 4e-306, 2e-308, 5e-324])
+def test_rates_at_the_ends_of_the_range(backend, beta):
+    x = np.array([-inf, inf])
+    for name, limits in (
+        ("softplus", [0, inf]),
+        ("softplus_grad", [0, 1]),
+        ("silu", [0, inf]),
+        ("silu_grad", [0, 1]),
+    ):
+        same(backend(getattr(kn, name), np.array([*x, nan]), beta=beta), [*limits, nan])
+    same(backend(kn.smooth_abs, x, beta, method="softplus"), [inf, inf])
+    x = np.array([-1.7e308, 1.7e308, 1.5e-323])
+    share = math.log1p(math.exp(-beta * 1.7e308))
+    near(backend(kn.softplus, x[:1], beta=beta), [share / beta])
+    near(
+        backend(kn.silu, x, beta=beta),
+        x * np.exp(np.minimum(beta * x, 0)) / (1 + np.exp(-beta * abs(x))),
+    )
+
+
 def test_smooth_abs_methods(backend):
     x = np.array([-3.0, -0.1, 0.0, 2.0])
     k = 1.5

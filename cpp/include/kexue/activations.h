@@ -138,6 +138,7 @@ template <class E>
 struct Rate {
   Factor<E> size;
   E inverse, sign, end;  // from -end on e^(|beta| x) is 0
+  bool tiny;             // so that the end is not far from the largest numbers, or beyond them
 
   KX_FN static bool takes(double beta) {
     return sizeof(E) == 8 || (abs(beta) > 1e-15 && abs(beta) < 1e15);
@@ -145,17 +146,26 @@ struct Rate {
   KX_FN explicit Rate(double beta)
       : size(Two<double>{abs(beta), 0}), inverse(E(1 / abs(beta))), sign(beta < 0 ? -1 : 1) {
     const double last = -decay_end<E> / abs(beta);
-    end = E(last < largest<double> ? last : largest<double>);
+    tiny = !(last < 0.5 * largest<double>);
+    end = E(last);
   }
-  // |x|, not beyond the end.
+  // |x|, not beyond the end; if the rate is tiny, 0 from there on.
   template <class V>
   KX_FN V distance(V x) const {
-    return at_most(magnitude(x), splat<V>(end));
+    const V t = magnitude(x), last = splat<V>(end);
+    return tiny ? select(t >= last, V{}, t) : at_most(t, last);
+  }
+  // -|beta x|
+  template <class V>
+  KX_FN Two<V> exponent(V x) const {
+    Two<V> v = size(V(-distance(x)));
+    if (tiny) v.hi = select(magnitude(x) >= splat<V>(end), splat<V>(decay_end<E>), v.hi);
+    return v;
   }
   // e^-|beta x|
   template <class V>
   KX_FN Decay<V> decay(V x) const {
-    Two<V> v = size(V(-distance(x)));
+    Two<V> v = exponent(x);
     return kexue::decay(v.hi, v.lo);
   }
 };
@@ -194,6 +204,7 @@ struct Softplus {
   Parameter beta;
   template <class V>
   KX_FN V correction(V x) const {
+    if (beta.tiny) return log1p_decay(beta.decay(x), splat<V>(1)) / beta.size.hi;
     return log1p_decay(beta.decay(x), splat<V>(beta.inverse));
   }
   template <class V>
@@ -261,7 +272,9 @@ struct Silu {
   template <class V>
   KX_FN V operator()(V x) const {
     const V minus_t = -beta.distance(x);
-    return gated(x, minus_t, beta.size(minus_t));
+    if (!beta.tiny) return gated(x, minus_t, beta.exponent(x));
+    const V one = splat<V>(1), down = select(minus_t < V(-one), V(one * E(0.25)), one);
+    return gated(V(x * down), V(minus_t * down), beta.exponent(x)) / down;
   }
 };
 template <class E>
@@ -271,7 +284,7 @@ struct SiluGrad {
   Parameter beta;
   template <class V>
   KX_FN V operator()(V x) const {
-    Two<V> v = beta.size(V(-beta.distance(x)));
+    Two<V> v = beta.exponent(x);
     return gated_slope(x, v, v.hi);
   }
 };

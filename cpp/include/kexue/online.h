@@ -20,6 +20,17 @@ struct Held {
   }
 };
 
+// Numbers in memory that hold for all lanes.
+template <class V>
+struct Common {
+  const double* data;
+  KX_FN V operator[](index i) const { return splat<V>(data[i]); }
+  template <class Row>
+  KX_FN Common of(Row) const {
+    return *this;
+  }
+};
+
 template <class V, class F>
 KX_FN void each(const LaneTeam<V, V>& team, F f) {
   for (index i = 0; i < team.n; ++i) f(i);
@@ -37,6 +48,12 @@ struct Multiple {
   KX_FN V operator[](index i) const { return V(x[i]) * factor; }
 };
 
+// A price relative; NaN where it is none.
+template <class V>
+KX_FN V as_relative(V x) {
+  return select((x >= V{}) & (x < splat<V>(infinity)), x, splat<V>(not_a_number));
+}
+
 // Portfolios, one to a team or to each of its lanes: r = <w, x>, the sum of log r, and then
 // w_i e^(lr x_i / r) / sum.
 template <class V>
@@ -50,14 +67,14 @@ struct PortfolioRun {
     step(team, Same<V>{V{}}, V{});
     log_wealth = select(abs(lr) < splat<V>(infinity), V{}, splat<V>(not_a_number));
   }
-  template <class Team, class X>
+  // `looked_at`: the relatives are as `as_relative` leaves them.
+  template <bool looked_at = false, class Team, class X>
   KX_FN void day(const Team& team, X relatives) {
     const V nan = splat<V>(not_a_number);
     auto sums = team.template sum<1>([=, w = weights](auto row) {
       return [=, x = row(relatives)](index i) {
         const V own = x[i];
-        const auto valid = (own >= V{}) & (own < splat<V>(infinity));
-        return Sums<V, 1>{V(w[i] * select(valid, own, nan))};
+        return Sums<V, 1>{V(w[i] * (looked_at ? own : as_relative(own)))};
       };
     });
     const V r = sums[0], rate = lr / r;

@@ -47,18 +47,7 @@ class OnlineEngine : public CpuEngine {
     const auto at = [&](const Operand& op, int j, index i) {
       return op.data + offset(op, call_, r0 + (j < count ? j : 0)) + i * op.step;
     };
-    // Several sequences of one matrix share what they read.
-    const auto shared = [&](const Operand& op) {
-      return at(op, 0, 0) == at(op, count - 1, 0) && (call_.dims < 2 || count == 1);
-    };
     const auto read = [&](const Operand& op, index begin, const Held<V>& to, index size) {
-      if (shared(op)) {
-        const char* from = at(op, 0, begin);
-        for (index i = 0; i < size; ++i) {
-          to.set(i, splat<V>(double(load_wide<S, T>(from + i * op.step))));
-        }
-        return;
-      }
       for (int j = 0; j < width; ++j) {  // lanes without a sequence repeat the first
         const char* from = at(op, j, begin);
         for (index i = 0; i < size; ++i) {
@@ -66,18 +55,37 @@ class OnlineEngine : public CpuEngine {
         }
       }
     };
+    // Several sequences of one matrix share what they read.
+    const bool common =
+        at(relatives, 0, 0) == at(relatives, count - 1, 0) && (call_.dims < 2 || count == 1);
+    const auto read_common = [&](index begin) {
+      const char* from = at(relatives, 0, begin);
+      index i = 0;
+      if constexpr (sizeof(S) == sizeof(T)) {
+        const bool even = relatives.step == index(sizeof(S));
+        for (; even && i + width <= n; i += width) {
+          const auto some = load<Pack<T, width>>(reinterpret_cast<const T*>(from) + i);
+          store(x.data + i, as_relative(convert<V>(some)));
+        }
+      }
+      for (; i < n; ++i) {
+        x.data[i] = as_relative(double(load_wide<S, T>(from + i * relatives.step)));
+      }
+      return Common<V>{x.data};
+    };
     const auto write = [&](const Operand& op, index begin, const Held<V>& from, index size) {
       index done = 0;
       if constexpr (sizeof(S) == sizeof(T) && width % square<T> == 0) {
-        const bool even = call_.dims == 1 && count == width && op.step == index(sizeof(S));
-        for (; even && done + square<T> <= size; done += square<T>) {
-          T some[square<T> * width];
-          for (int k = 0; k < square<T>; ++k) {
-            store(some + k * width, convert<Pack<T, width>>(from[done + k]));
-          }
-          for (int j = 0; j < width; j += square<T>) {
-            transpose<T>(some + j, width * index(sizeof(T)), at(op, j, begin + done), op.stride[0]);
-          }
+        if (call_.dims == 1 && count == width && op.step == index(sizeof(S))) {
+          done = each_square<T>(int(size), [&](int i) {
+            T some[square<T> * width];
+            for (int k = 0; k < square<T>; ++k) {
+              store(some + k * width, convert<Pack<T, width>>(from[i + k]));
+            }
+            for (int j = 0; j < width; j += square<T>) {
+              transpose<T>(some + j, width * index(sizeof(T)), at(op, j, begin + i), op.stride[0]);
+            }
+          });
         }
       }
       for (int j = 0; j < count; ++j) {
@@ -95,8 +103,12 @@ class OnlineEngine : public CpuEngine {
     portfolio.begin(team);
     for (index t = 0; t < call_.n / n; ++t) {
       write(weights, t * n, portfolio.weights, n);
-      read(relatives, t * n, x, n);
-      portfolio.day(team, x);
+      if (common) {
+        portfolio.template day<true>(team, read_common(t * n));
+      } else {
+        read(relatives, t * n, x, n);
+        portfolio.day(team, x);
+      }
       x.set(0, portfolio.log_wealth);
       write(log_wealth, t, x, 1);
     }

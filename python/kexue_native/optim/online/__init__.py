@@ -190,13 +190,17 @@ def portfolio_eg(
     rate = lr if isinstance(lr, (bool, int, float)) else as_array(name, "lr", lr)[..., None, None]
     start = 1.0 if w0 is None else as_array(name, "w0", w0)[..., None, :]
     n = x.shape[-1]
-    call = normalise(name, "(n),(n),(n)->data(n)", (-2, -1), None, relatives=x, w0=start, lr=rate)
+    place = out[0] if isinstance(out, tuple) and len(out) == 3 else None
+    call = normalise(name, "(n),(n),(n)->data(n)", (-2, -1), place, relatives=x, w0=start, lr=rate)
     x, start, rate = call.inputs
     weights = call.public[0]
     batch, days = weights.shape[:-2], weights.shape[-2]
     if weights.shape[-1] != n:
         raise ValueError(f"{name}: w0 must have shape (..., {n}), got one of {weights.shape[-1]}")
     final, log_wealth = (empty(weights, (*batch, size), weights.dtype) for size in (n, days))
+    shapes = [weights.shape, final.shape, log_wealth.shape]
+    if out is not None:
+        allocate(name, call.xp, weights, [weights.dtype] * 3, shapes, out)
     if days == 0:
         first = 1.0 if w0 is None else w0
         final[...] = eg_step(first, namespace(weights).zeros(final.shape, final.dtype), 1.0)
@@ -213,14 +217,12 @@ def portfolio_eg(
         )
     else:
         log_wealth[...] = -math.inf
-    results = call.result(), final, log_wealth
-    if out is None:
-        return Portfolio(*results)
-    shapes, dtypes = [r.shape for r in results], [weights.dtype] * 3
-    allocate(name, call.xp, weights, dtypes, shapes, out)
-    for place, result in zip(out, results, strict=True):
-        place[...] = result
-    return Portfolio(*out)
+    results = [call.result(), final, log_wealth]
+    if out is not None:
+        for place, result in zip(out[1:], results[1:], strict=True):
+            place[...] = result
+        results[1:] = out[1:]
+    return Portfolio(*results)
 
 
 fill_in(globals()[name] for name in __all__ if name != "Portfolio")
