@@ -368,18 +368,20 @@ def check_values(case, got, want, arguments):
         assert np.all(agree), f"{g[~agree][:4]}, the reference has {w[~agree][:4]}"
 
 
-def cancels(case, arguments):
-    """Terms of both signs: the sum may cancel, which the accuracy tests cover with its bound, and
-    infinities meet in one order of the terms and not in another."""
+def is_free(case, arguments):
+    """Noise that is drawn anew, and sums of terms of both signs: these may cancel, which the
+    accuracy tests cover with its bound, and infinities meet in one order and not in another."""
+    if "gumbel" in case.arrays and arguments.get("gumbel") is None:
+        return True
+    if {**getattr(case, "fixed", {}), **arguments}.get("kernel") in ("cosine", "taylor2"):
+        values = np.asarray(arguments.get("v", 0.0))  # of features, not of weights
+        return values.dtype.kind in "fV" and not np.all(np.isfinite(values))
     signed = (
         "logsumexp-sign",
         "logsumexp_vjp-b",
         "favor_attention-trig",
         "favor_attention_vjp-trig",
     )
-    if arguments.get("kernel") in ("cosine", "taylor2"):  # of features, not of weights
-        values = np.asarray(arguments.get("v", 0.0))
-        return values.dtype.kind == "f" and not np.all(np.isfinite(values))
     return case.id in signed
 
 
@@ -411,10 +413,12 @@ def one_call(rng, backend):
         overlapping = isinstance(out, tuple) and any(
             shares_memory(o, out[:i]) for i, o in enumerate(out)
         )
+        if overlapping:
+            return None
         if error is None and isinstance(case, Form):
             agree = case.agree(got, want, plain)
             assert all(map(np.all, agree)), f"{got}, the reference has {want}"
-        elif error is None and not cancels(case, arguments) and not overlapping:
+        elif error is None and not is_free(case, arguments):
             check_values(case, got, want, plain)
     except Exception as failure:
         return f"{describe(case, arguments)}\n  {type(failure).__name__}: {failure}"

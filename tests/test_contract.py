@@ -956,6 +956,17 @@ def test_public_signature(function):
     assert signature.return_annotation is not signature.empty
 
 
+@pytest.mark.parametrize("function", PUBLIC)
+def test_flags_are_true_or_false(function):
+    f = getattr(kn, function)
+    parameters = inspect.signature(f).parameters.values()
+    given = {p.name: np.ones((2, 2)) for p in parameters if p.default is p.empty}
+    for flag in (p.name for p in parameters if type(p.default) is bool):
+        for wrong in (np.ones(2), "no", None, 0.5):
+            with pytest.raises(TypeError, match=f"^{function}: {flag} must be True or False, got "):
+                f(**given, **{flag: wrong})
+
+
 FAMILIES = (kn.special, kn.losses, kn.optim, kn.mitchell)
 NUMBERS = {n for module in cases.MODULES for n in getattr(module, "NUMBERS", ())}
 SIGNATURES = {

@@ -214,6 +214,8 @@ def normalise(
     gets that of the rest.
     `whole`: `out` is written only after the kernel has succeeded.
     """
+    if keepdims is not False:
+        check_flags(name, keepdims=keepdims)
     x, *others = arrays.values()
     # One plain array and at most one axis: the common small call, which has to cost little.
     if type(x) is _ndarray and x.dtype in _NUMPY_FLOATS and (axis is None or type(axis) is int):
@@ -627,11 +629,12 @@ def one_of(name: str, argument: str, value: Any, options: Sequence[str]) -> str:
     raise kind(f"{name}: {argument} must be {words}, got {value!r}")
 
 
-def is_on(name: str, argument: str, value: Any) -> bool:
-    """A choice of yes or no."""
-    if isinstance(value, (bool, int, np.bool_)):
-        return bool(value)
-    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+def check_flags(name: str, **flags: Any) -> None:
+    """Arguments that are yes or no are True or False, or numbers that say so."""
+    for argument, value in flags.items():
+        if value is not True and value is not False and not isinstance(value, (int, np.bool_)):
+            got = repr(value) if isinstance(value, (str, float)) else type(value).__name__
+            raise TypeError(f"{name}: {argument} must be True or False, got {got}")
 
 
 def fold(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:

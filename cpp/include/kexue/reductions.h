@@ -778,7 +778,19 @@ KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
       return Top<V, 2>{t.key, {t.a, t.b}};
     };
   });
-  const Term<R> leader = {best.key, best.beside[0], best.beside[1]};
+  Term<R> leader = {best.key, best.beside[0], best.beside[1]};
+  // Keys so large do not tell weights of one x apart: it is the largest that leads, with either sign.
+  const R blind = splat<R>(32 * Format<element_t<V>>::round), all = splat<R>(infinity);
+  const auto unsure = (abs(leader.key) > blind) & (abs(leader.key) < all);
+  if (team.any(unsure)) {
+    const R most = team.max([&](auto row) {
+      return [=, term = terms(row), a = V(row(leader.a))](auto i) {
+        Term<V> t = term(i);
+        return select(t.a == a, abs(t.b), V{});
+      };
+    });
+    leader.b = select(unsure & (most > abs(leader.b)), most, leader.b);
+  }
   auto s = team.template sum<2>([&](auto row) {
     Term<V> top = {row(leader.key), row(leader.a), row(leader.b)};
     const V one = splat<V>(1);
@@ -812,7 +824,8 @@ struct LogsumexpWeighted {
   }
   template <class R>
   KX_FN State<R> merge(State<R> a, State<R> b) const {
-    const auto b_leads = b.top.key > a.top.key;
+    const auto tie = (b.top.key == a.top.key) & (b.top.a == a.top.a);
+    const auto b_leads = (b.top.key > a.top.key) | (tie & (abs(b.top.b) > abs(a.top.b)));
     Term<R> top = {select(b_leads, b.top.key, a.top.key), select(b_leads, b.top.a, a.top.a),
                    select(b_leads, b.top.b, a.top.b)};
     const Term<R> other = {select(b_leads, a.top.key, b.top.key), select(b_leads, a.top.a, b.top.a),

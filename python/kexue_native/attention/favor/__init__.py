@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import FLAG, FLOAT64, Array, as_array, as_real, one_of
+from ..._arrays import FLAG, FLOAT64, Array, as_array, as_real, check_flags, one_of
 from ..._limits import fill_in
 from .._common import Batch, as_index
 from .._reference import transposed
@@ -530,6 +530,7 @@ def softmax_kernel_moments(
     (1.284025, 0.167765)
     """
     name = "softmax_kernel_moments"
+    check_flags(name, orthogonal=orthogonal)
     x, y = (np.asarray(as_array(name, a, z), FLOAT64) for a, z in (("x", x), ("y", y)))
     m = as_index(name, "m", m, 1)
     if x.ndim < 1 or y.ndim < 1 or x.shape[-1] != y.shape[-1]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._arrays import FLAG, FLOAT32, FLOAT64, Array, as_array, as_real, namespace
+from ..._arrays import FLAG, FLOAT32, FLOAT64, Array, as_array, as_real, check_flags, namespace
 from ..._backends import choose, current
 from ..._limits import fill_in
 from .._common import Batch, as_index, bits, finish, offset_of, over_sequences, results
@@ -198,6 +198,7 @@ def feature_map(
     array([[2.      , 0.367879]])
     """
     name = "feature_map"
+    check_flags(name, is_query=is_query)
     batch = Batch(name, x=(x, "ld"))
     way = resolve(
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, Axis, as_real, normalise
+from ..._arrays import Array, Axis, as_real, check_flags, normalise
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import IN_UNIT_INTERVAL, as_classes, as_int, is_bound, places, results, waiting
@@ -94,6 +94,7 @@ def softmax_crossentropy(
     array([-0.99999999,  0.99999999])
     """
     name = "softmax_crossentropy"
+    check_flags(name, return_grad=return_grad, return_hess=return_hess, validate=validate)
     bound = is_bound(name, hess)
     whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
@@ -173,6 +174,7 @@ def sparse_softmax_crossentropy(
     array([0.6931, 0.    ])
     """
     name = "sparse_softmax_crossentropy"
+    check_flags(name, return_grad=return_grad, return_hess=return_hess)
     bound = is_bound(name, hess)
     smoothing = _as_share(name, label_smoothing)
     if ignore_index is not None:
@@ -252,6 +254,7 @@ def sigmoid_crossentropy(
     1.386294
     """
     name = "sigmoid_crossentropy"
+    check_flags(name, return_grad=return_grad, return_hess=return_hess, validate=validate)
     whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, Axis, as_real, normalise, one_of
+from ..._arrays import Array, Axis, as_real, check_flags, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import places, results
@@ -91,6 +91,7 @@ def kl_divergence(
     >>> float(kn.kl_divergence([1.0, 2.0], [1001.0, 1002.0]))
     0.0
     """
+    check_flags("kl_divergence", return_grad=return_grad)
     return _divergence(
         "kl_divergence", s, t, kind, axis, scale, mask, return_grad, False, out, backend
     )
@@ -145,6 +146,7 @@ def symmetric_kl(
     >>> bool(kn.symmetric_kl(a, b) == kn.symmetric_kl(b, a))
     True
     """
+    check_flags("symmetric_kl", return_grad=return_grad)
     return _divergence(
         "symmetric_kl", s, t, kind, axis, scale, mask, return_grad, True, out, backend
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Array, Axis, as_array, as_real, narrow, normalise
+from ..._arrays import Array, Axis, as_array, as_real, check_flags, narrow, normalise
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import IN_UNIT_INTERVAL, as_classes, places, results, waiting
@@ -80,6 +80,7 @@ def smooth_accuracy(
     0.625
     """
     name = "smooth_accuracy"
+    check_flags(name, return_grad=return_grad)
     probs = as_array(name, "probs", probs)
     call = normalise(name, f"(n)->{results('()', return_grad)}", None, out, probs=probs)
     xp, n = call.xp, probs.shape[-1] if probs.ndim else 0
@@ -178,6 +179,7 @@ def smooth_fbeta(
     >>> grad
     array([ 0.75, -0.25])
     """
+    check_flags("smooth_fbeta", return_grad=return_grad, validate=validate)
     beta = as_real("smooth_fbeta", "beta", beta, at_least=0.0)
     square = min(beta * beta, 1e300)
     true, found = square / (1 + square), 1 / (1 + square)
@@ -230,6 +232,7 @@ def smooth_precision(
     >>> float(kn.smooth_precision([0.5, 0.25, 0.25], [1, 0, 0]))
     0.5
     """
+    check_flags("smooth_precision", return_grad=return_grad, validate=validate)
     options = zero_division, return_grad, validate, out, backend
     return _smooth_ratio("smooth_precision", probs, targets, axis, 0.0, 1.0, *options)
 
@@ -279,6 +282,7 @@ def smooth_recall(
     >>> float(kn.smooth_recall([0.5, 0.25, 0.25], [1, 0, 0]))
     0.5
     """
+    check_flags("smooth_recall", return_grad=return_grad, validate=validate)
     options = zero_division, return_grad, validate, out, backend
     return _smooth_ratio("smooth_recall", probs, targets, axis, 1.0, 0.0, *options)
 
@@ -379,6 +383,7 @@ def flooding(
     array([1.  , 0.75])
     """
     name = "flooding"
+    check_flags(name, return_grad=return_grad)
     if isinstance(b, Real):
         as_real(name, "b", b)
     outputs = "(),()" if return_grad else "()"
@@ -445,6 +450,7 @@ def negative_cosine(
     -0.6
     """
     name = "negative_cosine"
+    check_flags(name, return_grad=return_grad)
     call = normalise(name, f"(n),(n)->{results('()', return_grad)}", axis, out, p=p, z=z)
     choose("losses.metrics", call, backend).negative_cosine(
         *call.inputs, *places(call, return_grad)
@@ -507,6 +513,7 @@ def simsiam_loss(
     -0.5
     """
     name = "simsiam_loss"
+    check_flags(name, return_grad=return_grad)
     outputs = results("()", return_grad, return_grad)
     call = normalise(name, f"(n),(n),(n),(n)->{outputs}", axis, out, p1=p1, z2=z2, p2=p2, z1=z1)
     if return_grad and np.shape(p1) != np.shape(p2):

@@ -15,6 +15,7 @@ from ..._arrays import (
     Call,
     allocate,
     as_array,
+    check_flags,
     fits,
     namespace,
     narrow,
@@ -124,6 +125,7 @@ def multilabel_crossentropy(
     array([-0.5,  0.5])
     """
     name = "multilabel_crossentropy"
+    check_flags(name, return_grad=return_grad, return_hess=return_hess, validate=validate)
     bound = is_bound(name, hess)
     whole, strict = waiting(validate, targets, out, return_grad, return_hess)
     call = normalise(
@@ -214,6 +216,7 @@ def sparse_multilabel_crossentropy(
     0.1915
     """
     name = "sparse_multilabel_crossentropy"
+    check_flags(name, return_grad=return_grad, return_hess=return_hess)
     bound = is_bound(name, hess)
     call = normalise(
         name,
@@ -463,6 +466,7 @@ def globalpointer_mask(
            [0, 0, 0]])
     """
     name = "globalpointer_mask"
+    check_flags(name, tril=tril)
     tokens = _as_tokens(name, token_mask)
     xp = namespace(tokens)
     usable(name, xp, backend)
@@ -540,6 +544,7 @@ def globalpointer_crossentropy(
     0.4759
     """
     name = "globalpointer_crossentropy"
+    check_flags(name, tril=tril, return_grad=return_grad, return_hess=return_hess)
     bound = is_bound(name, hess)
     whole, strict = waiting(True, targets, out, return_grad, return_hess)
     call = normalise(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, Axis, as_array, as_real, normalise, one_of
+from ..._arrays import Array, Axis, as_array, as_real, check_flags, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import IN_UNIT_INTERVAL, places, results, waiting
@@ -95,6 +95,7 @@ def pairwise_rank_loss(
     array([-0.5,  0.5])
     """
     name = "pairwise_rank_loss"
+    check_flags(name, return_grad=return_grad, validate=validate)
     gamma = as_real(name, "gamma", gamma, above=0.0)
     margin = as_real(name, "margin", margin)
     whole, strict = waiting(validate, targets, out, return_grad)
@@ -169,6 +170,7 @@ def subset_crossentropy(
     1.7918
     """
     name = "subset_crossentropy"
+    check_flags(name, return_grad=return_grad, validate=validate)
     whole, strict = waiting(validate, targets, out, return_grad)
     call = normalise(
         name,
@@ -253,6 +255,7 @@ def multiclass_multilabel_loss(
     0.5514
     """
     name = "multiclass_multilabel_loss"
+    check_flags(name, return_grad=return_grad, validate=validate)
     centered = one_of(name, "form", form, ("pairwise", "centered")) == "centered"
     scores = as_array(name, "scores", scores)
     if scores.ndim < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, as_real, is_on, one_of
+from ..._arrays import Array, as_real, check_flags, one_of
 from ..._backends import choose
 from .._formats import BY_NAME, Operands, operands
 from .._options import Offset, flushes, in_units, offset_of, product_options
@@ -219,7 +219,8 @@ def mitchell_mul(
     call = operands(name, a=a, b=b)
     form = call.format
     options = product_options(name, form, form, offset, iterations, mantissa_bits, fill, method)
-    if is_on(name, "return_high", return_high):
+    check_flags(name, return_high=return_high)
+    if return_high:
         if form.floating or form.width < 64:
             raise ValueError(f"{name}: return_high must be false but for 64 bits, got {form.name}")
         call.into(out, form, BY_NAME["uint64"])

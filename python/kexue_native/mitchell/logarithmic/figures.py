@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._arrays import Array, as_array, one_of
+from ..._arrays import Array, as_array, check_flags, one_of
 from .._formats import BY_NAME
 from .._options import Offset, cut_of, integer, iterations_of, offset_of
 from . import reference
@@ -258,6 +258,7 @@ def mitchell_lut(
     ((65536,), 8)
     """
     name = "mitchell_lut"
+    check_flags(name, signed=signed)
     one_of(name, "layout", layout, ("tfapprox", "adapt", "approxtrain"))
     count = iterations_of(name, iterations)
     ilm = one_of(name, "method", method, ("mitchell", "ilm")) == "ilm"

@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import ArrangedCall, Array, Axis, Call, allocate, as_array, as_real, fold, normalise
+from ..._arrays import (
+    ArrangedCall,
+    Array,
+    Axis,
+    Call,
+    allocate,
+    as_array,
+    as_real,
+    check_flags,
+    fold,
+    normalise,
+)
 from ..._backends import choose
 from ..._limits import fill_in
 from ...losses._common import as_int
@@ -94,6 +105,7 @@ def egu_step(
     >>> kn.egu_step([1.0, -1.0], [1.0, 1.0], 0.5, signed=True).round(4)
     array([ 0.6065, -1.6487])
     """
+    check_flags("egu_step", signed=signed, check=check)
     call = normalise("egu_step", "(),data(),()->()", None, out, w=w, g=g, lr=lr)
     if check:
         weights = abs(call.inputs[0]) if signed and call.inputs[0].dtype.kind == "f" else None
@@ -153,6 +165,7 @@ def egu_pm_step(
     >>> round(float(up), 4), round(float(down), 4)
     (0.6065, 1.6487)
     """
+    check_flags("egu_pm_step", check=check)
     call = normalise("egu_pm_step", "(),(),data(),()->(),()", None, out, wp=wp, wm=wm, g=g, lr=lr)
     if check:
         check_weights(call, *call.inputs[:2], rows=False)
@@ -302,6 +315,7 @@ def eg_step(
     array([0.05, 0.95])
     """
     name = "eg_step"
+    check_flags(name, check=check)
     keep = isinstance(mass, str)
     if keep and mass != "keep":
         raise ValueError(f'{name}: mass must be a number, an array or "keep", got {mass!r}')
@@ -432,6 +446,7 @@ def eg_pm_step(
     >>> (up - down).round(4)
     array([-0.9242,  0.    ])
     """
+    check_flags("eg_pm_step", kw_scale=kw_scale, check=check)
     mass = as_mass("eg_pm_step", mass)
     call = normalise(
         "eg_pm_step",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._arrays import Array, Axis, as_real, normalise
+from ..._arrays import Array, Axis, as_real, check_flags, normalise
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import as_flag, as_mass
@@ -359,6 +359,7 @@ def bregman_kl(
     >>> float(kn.bregman_kl([1.0 + 2**-40], [1.0], unnormalized=True)) * 2**81
     0.9999999999996968
     """
+    check_flags("bregman_kl", unnormalized=unnormalized)
     call = normalise("bregman_kl", "(n),(n)->()", axis, out, p=p, q=q)
     kernels = choose("optim.simplex", call, backend)
     kernels.bregman_kl(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..._arrays import FLOAT64, Array, as_array, as_real, empty, normalise, one_of
+from ..._arrays import FLOAT64, Array, as_array, as_real, check_flags, empty, normalise, one_of
 from ..._backends import choose
 from ..._limits import fill_in
 from ...losses._common import as_int
@@ -183,6 +183,7 @@ def eg_stepsize_step(
     (array([ 0.7114, -1.4227]), array([1.4918, 1.4918]))
     """
     name = "eg_stepsize_step"
+    check_flags(name, inplace=inplace)
     if not isinstance(state, StepsizeState):
         raise TypeError(f"{name}: state must be a StepsizeState, got {type(state).__name__}")
     x, slope = as_array(name, "theta", theta), as_array(name, "g", g)

@@ -18,6 +18,7 @@ from ..._arrays import (
     allocate,
     as_array,
     as_real,
+    check_flags,
     empty,
     fits,
     namespace,
@@ -434,6 +435,7 @@ def gumbel_softmax(
     array([0., 0., 1.])
     """
     name = "gumbel_softmax"
+    check_flags(name, hard=hard)
     scale = _inverse(as_real(name, "tau", tau, above=0.0))
     drawn = gumbel is None
     logits, gumbel = _perturbed(name, logits, gumbel, rng)

@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._arrays import Array, Axis, as_array, as_real, core_axes, empty, narrow, normalise, widen
+from ..._arrays import (
+    Array,
+    Axis,
+    as_array,
+    as_real,
+    check_flags,
+    core_axes,
+    empty,
+    narrow,
+    normalise,
+    widen,
+)
 from ..._backends import choose
 from ..._limits import fill_in
 
@@ -123,6 +134,8 @@ def logsumexp(
     >>> round(float(value), 12), float(sign)
     (0.69314718056, -1.0)
     """
+    if return_sign is not False:
+        check_flags("logsumexp", return_sign=return_sign)
     if b is None and not return_sign:
         call = normalise("logsumexp", "(n),(n)?->()", axis, out, keepdims=keepdims, a=a, mask=mask)
         choose("special.reductions", call, backend).logsumexp(*call.inputs, *call.outputs)

@@ -135,7 +135,8 @@ def logsumexp_vjp(x: Array, g: Array, mask: Array | None = None, out: Array | No
     """g p_i; a slice of nothing but -inf gives 0"""
     rows = leave_one_out(x, mask)
     p = rows.shares(mask)
-    return store(out, namespace(x).where(rows.top == -_inf, 0.0, widen(g)[..., None] * p))
+    absent = rows.top == -_inf if mask is None else (rows.top == -_inf) | ~mask
+    return store(out, namespace(x).where(absent, 0.0, widen(g)[..., None] * p))
 
 
 @_quiet
@@ -221,7 +222,7 @@ def softmax_entropy(
     entropy = xp.log1p(rows.rest) - xp.sum(_weighted_gap(p, rows.gap), axis=-1, keepdims=True)
     fully_masked = xp.full((1,), x.shape[-1] == 0)
     if mask is not None:
-        fully_masked = ~xp.any(mask, axis=-1, keepdims=True)
+        fully_masked = fully_masked | ~xp.any(mask, axis=-1, keepdims=True)
     entropy = xp.where(fully_masked, 0.0, xp.where(rows.top == -_inf, _nan, entropy))
     return store(out, entropy[..., 0])
 
@@ -241,7 +242,8 @@ def softmax_entropy_vjp(
     p = rows.shares(mask)
     moment = xp.sum(_weighted_gap(p, rows.gap), axis=-1, keepdims=True)
     slope = xp.where(p == 0, 0.0, p * (rows.gap - moment))
-    return store(out, -widen(g)[..., None] * (scale * slope))
+    value = -widen(g)[..., None] * (scale * slope)
+    return store(out, value if mask is None else xp.where(mask, value, 0.0))
 
 
 class Terms(NamedTuple):
@@ -269,7 +271,11 @@ def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
     b = xp.where(present, b, 1.0)
     log_b = xp.log(xp.abs(b))
     term = x + log_b  # NaN where it is 0 times infinity
+    # Keys so large do not tell weights of one x apart: the largest of these.
     k = xp.argmax(term, axis=-1)[..., None]
+    first, key = (xp.take_along_axis(v, k, axis=-1) for v in (x, term))
+    rivals = (x == first) & (term == key) & xp.isfinite(key)
+    k = xp.where(xp.isfinite(key), xp.argmax(xp.where(rivals, log_b, -_inf), axis=-1)[..., None], k)
     top, x_k, b_k, log_b_k = (xp.take_along_axis(v, k, axis=-1) for v in (term, x, b, log_b))
 
     gap, error = two_difference(x, x_k)
@@ -494,8 +500,11 @@ def renyi_entropy(p: Array, order: float) -> Array:
     if order == 1:
         return -xp.sum(xp.where(p == 0, 0.0, p * log_p), axis=-1)
     excess = xp.sum(xp.where(p == 0, 0.0, p * xp.expm1((order - 1) * log_p)), axis=-1)
-    far = logsumexp(order * log_p)
-    return xp.where(excess > -0.5, xp.log1p(excess), far) / (1 - order)
+    # (t log p_max + log(sum (p / p_max)^t)) / (1 - t); t log p_max may overflow.
+    top = xp.max(log_p, axis=-1)
+    rest = logsumexp(order * (log_p - top[..., None]))
+    far = top / (1 - order) * order + rest / (1 - order)
+    return xp.where(excess > -0.5, xp.log1p(excess) / (1 - order), far)
 
 
 @_quiet

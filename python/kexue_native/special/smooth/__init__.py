@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Array, Axis, as_real, empty, narrow, normalise, one_of, widen
+from ..._arrays import Array, Axis, as_real, check_flags, empty, narrow, normalise, one_of, widen
 from ..._backends import choose
 from ..._limits import fill_in
 from .reference import taylor_minimiser
@@ -88,6 +88,7 @@ def taylor_softmax(
     >>> kn.taylor_softmax([0.0, 1.0, -1.0])
     array([0.25 , 0.625, 0.125])
     """
+    check_flags("taylor_softmax", monotone=monotone)
     degree = as_degree("taylor_softmax", n)
     call = normalise("taylor_softmax", "(n),(n)?->(n)", axis, out, x=x, mask=mask)
     kernels = choose("special.smooth", call, backend)
@@ -146,6 +147,7 @@ def taylor_softmax_vjp(
     >>> kn.taylor_softmax_vjp([0.0, 0.0], [1.0, 0.0])
     array([ 0.25, -0.25])
     """
+    check_flags("taylor_softmax_vjp", monotone=monotone)
     degree = as_degree("taylor_softmax_vjp", n)
     call = normalise("taylor_softmax_vjp", "(n),(n),(n)?->(n)", axis, out, x=x, g=g, mask=mask)
     kernels = choose("special.smooth", call, backend)

@@ -160,8 +160,8 @@ def smooth_max_softmax_vjp(x: Array, g: Array, k: float, out: Array | None = Non
     p = rows.weight / rows.mass
     gap = xp.where(p == 0, 0.0, rows.gap)
     slope = p * (1 + gap - xp.sum(p * gap, axis=-1, keepdims=True))
-    slope = xp.where(rows.top == -_inf, 0.0, slope)[..., : x.shape[-1]]
-    return store(out, widen(g)[..., None] * slope)
+    value = xp.where(rows.top == -_inf, 0.0, widen(g)[..., None] * slope)
+    return store(out, value[..., : x.shape[-1]])
 
 
 @_quiet
