@@ -10,20 +10,26 @@ inline namespace KX_ISA {
 constexpr index flat_row = 64;  // up to here rows are short ones
 static_assert(flat_row * tile_rows <= batch_size, "a tile fits a buffer");
 
-inline bool is_flat(const Operand& op, const Call& call) {
-  return op.step > 0 && op.stride[0] == call.n * op.step;
+// Rows of the last axis, and how far apart an operand has them.
+inline index run_of(const Call& call) { return call.dims > 0 ? call.shape[call.dims - 1] : 1; }
+inline index pitch_of(const Operand& op, const Call& call) {
+  return call.dims > 0 ? op.stride[call.dims - 1] : 0;
 }
-// work(make(), r0, count) on tiles of rows, with something made for each job.
+inline bool is_flat(const Operand& op, const Call& call) {
+  return op.step > 0 && pitch_of(op, call) == call.n * op.step;
+}
+// work(make(), r0, count) on tiles of rows of the last axis, with something made for each job.
 template <class Make, class F>
 void for_tiles(const Call& call, bool streams, Make make, F work) {
-  const index tiles = (call.rows + tile_rows - 1) / tile_rows;
+  const index run = run_of(call), a_run = (run + tile_rows - 1) / tile_rows;
+  const index tiles = call.rows / run * a_run;
   const index some = job_elements / (tile_rows * call.n) + 1, jobs = (tiles + some - 1) / some;
   parallel(jobs, [&](index job) {
     auto made = make();
     const index end = (job + 1) * some < tiles ? (job + 1) * some : tiles;
     for (index i = job * some; i < end; ++i) {
-      const index r0 = i * tile_rows, left = call.rows - r0;
-      work(made, r0, int(left < tile_rows ? left : tile_rows));
+      const index first = i % a_run * tile_rows, left = run - first;
+      work(made, i / a_run * run + first, int(left < tile_rows ? left : tile_rows));
     }
     if (streams) stream_done();
   });

@@ -1,14 +1,14 @@
 #include "../kernels/online.h"
 
-#include "rows.h"
+#include "short_weights.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 namespace {
 
-class OnlineEngine : public CpuEngine {
+class OnlineEngine : public WeightEngine {
  public:
-  explicit OnlineEngine(const Call& call) : CpuEngine(call), call_(call) {}
+  explicit OnlineEngine(const Call& call) : WeightEngine(call), call_(call) {}
 
   // A sequence to a lane, a register of sequences to a job. Rows are days of `n` elements each.
   template <class T>

@@ -44,12 +44,12 @@ long long eg_step(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   EgStep<T> fn;
   fn.mix = call.parameter[0], fn.keep = call.parameter[1] != 0, fn.n = call.n;
+  const Vector<T> w = {op[0]}, g = {op[1]};
+  const PerRow<T> lr = {op[2]}, mass = {op[3]};
   if constexpr (Engine::specialises && !is_double<T>) {
-    double lr;
-    if (engine.template one_value<T>(op[2], lr) && engine.short_rows(fn, lr)) return 0;
+    if (engine.short_rows(fn, w, g, lr, mass, op[4])) return 0;
   }
-  return engine.template transform<T>(fn, {0, {}, &op[4]}, Vector<T>{op[0]}, Vector<T>{op[1]},
-                                      PerRow<T>{op[2]}, PerRow<T>{op[3]});
+  return engine.template transform<T>(fn, {0, {}, &op[4]}, w, g, lr, mass);
 }
 
 template <class T, class Engine>

@@ -15,8 +15,14 @@ long long hedge(Engine& engine, const Call& call) {
   const Operand* op = call.operand;
   EgStep<T> fn;
   fn.mix = 0, fn.keep = false, fn.n = call.n;
-  return engine.template transform<T>(fn, {0, {}, &op[3]}, Vector<T>{op[0]}, Vector<double>{op[1]},
-                                      PerRow<T>{op[2]}, Given<wide_t<T>>{1});
+  const Vector<T> w = {op[0]};
+  const Vector<double> losses = {op[1]};
+  const PerRow<T> lr = {op[2]};
+  const Given<wide_t<T>> mass = {1};
+  if constexpr (Engine::specialises && !is_double<T>) {
+    if (engine.short_rows(fn, w, losses, lr, mass, op[3])) return 0;
+  }
+  return engine.template transform<T>(fn, {0, {}, &op[3]}, w, losses, lr, mass);
 }
 
 template <class T, class Engine>
