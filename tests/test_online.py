@@ -85,6 +85,26 @@ def test_hedge_at_many_rates(backend, dtype, rng):
         assert oracle.worst(got[k], exact, dtype, 0.0, 2 * float(lr[k]) * sums)[0] <= limit
 
 
+@pytest.mark.parametrize("n", [1, 5, 36, 64, 65])
+@pytest.mark.parametrize("days", [3, 63, 64, 200])
+def test_hedge_of_short_rows(backend, dtype, n, days, rng):
+    """Rates that need a pivot beside rates that do not, first weights of 0, the end of a tile."""
+    if backend.on_device and n * days > 1000:
+        pytest.skip("one fiber a thread")
+    losses = rng.standard_normal((2, 1, days, n)).astype(dtype)
+    w0 = (rng.random(n) * (rng.random(n) < 0.8) + (np.arange(n) == 0)).astype(dtype)
+    lr = np.array([0.3, 500.0, -2.0]).astype(dtype)
+    got = backend(kn.hedge, losses, lr, w0=w0)
+    assert got.shape == (2, 3, days + 1, n) and got.dtype == dtype
+    zero = np.zeros((2, 1, 1, n))
+    sums = np.cumsum(np.concatenate([zero, oracle.widen(losses)], axis=-2), axis=-2)
+    rates = oracle.widen(lr)[:, None]
+    exact = reference.hedge(oracle.widen(w0), sums, rates)
+    limit = kn.LIMITS["hedge"][oracle.name_of(dtype)] + 4 * backend.plain
+    size = np.abs(rates[..., None]) * np.abs(sums).max(axis=-1, keepdims=True)
+    assert oracle.worst(got, exact, dtype, 0.0, 2 * size)[0] <= limit
+
+
 def test_hedge_adds_in_double(backend):
     """In float32 a sum of 2^25 swallows ones."""
     losses = np.zeros((4000, 2), np.float32)

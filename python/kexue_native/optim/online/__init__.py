@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..._arrays import Array, allocate, as_array, empty, namespace, normalise, widen
 from ..._backends import choose
 from ..._limits import fill_in
@@ -90,7 +92,10 @@ def hedge(
         lr=rate,
     )
     x, start, rate = call.inputs
-    sums = xp.cumsum(widen(x), axis=-2)
+    x = widen(x)
+    # Sums of doubles are rounded once, not once a round, where there is a wider type.
+    wider = np.longdouble if xp is np and call.outputs[0].dtype == np.float64 else x.dtype
+    sums = xp.cumsum(x, axis=-2, dtype=wider).astype(x.dtype, copy=False)
     choose("optim.online", call, backend).hedge(
         start, sums, per_row(call, "lr", rate), *call.outputs
     )
