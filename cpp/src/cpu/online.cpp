@@ -61,26 +61,32 @@ class OnlineEngine : public WeightEngine {
     const auto read_common = [&](index begin) {
       const char* from = at(relatives, 0, begin);
       index i = 0;
+      V most = V{};
       if constexpr (sizeof(S) == sizeof(T)) {
         const bool even = relatives.step == index(sizeof(S));
         for (; even && i + width <= n; i += width) {
           const auto some = load<Pack<T, width>>(reinterpret_cast<const T*>(from) + i);
-          store(x.data + i, as_relative(convert<V>(some)));
+          const V now = as_relative(convert<V>(some));
+          most = maximum(most, now);
+          store(x.data + i, now);
         }
       }
+      double top = fold_lanes(most, [](auto a, auto b) { return maximum(a, b); });
       for (; i < n; ++i) {
         x.data[i] = as_relative(double(load_wide<S, T>(from + i * relatives.step)));
+        top = maximum(top, x.data[i]);
       }
-      return Common<V>{x.data};
+      return Common<V>{x.data, top};
     };
-    const auto write = [&](const Operand& op, index begin, const Held<V>& from, index size) {
+    const auto write = [&](const Operand& op, index begin, const Held<V>& from, index size,
+                           V unit) {
       index done = 0;
       if constexpr (sizeof(S) == sizeof(T) && width % square<T> == 0) {
         if (call_.dims == 1 && count == width && op.step == index(sizeof(S))) {
           done = each_square<T>(int(size), [&](int i) {
             T some[square<T> * width];
             for (int k = 0; k < square<T>; ++k) {
-              store(some + k * width, convert<Pack<T, width>>(from[i + k]));
+              store(some + k * width, convert<Pack<T, width>>(V(from[i + k] * unit)));
             }
             for (int j = 0; j < width; j += square<T>) {
               transpose<T>(some + j, width * index(sizeof(T)), at(op, j, begin + i), op.stride[0]);
@@ -91,28 +97,28 @@ class OnlineEngine : public WeightEngine {
       for (int j = 0; j < count; ++j) {
         char* to = at(op, j, begin);
         for (index i = done; i < size; ++i) {
-          store_wide<S>(to + i * op.step, T(from.data[i * width + j]));
+          store_wide<S>(to + i * op.step, T(from.data[i * width + j] * lane(unit, j)));
         }
       }
     };
-    PortfolioRun<V> portfolio = {{memory}, {memory + n * width}, V{}, V{}};
+    PortfolioRun<V> portfolio = {{memory}, {memory + n * width}, V{}, V{}, V{}};
     const LaneTeam<V, V> team = {n};
     read(lr, 0, x, 1);
     portfolio.lr = x[0];
     read(first, 0, portfolio.weights, n);
     portfolio.begin(team);
     for (index t = 0; t < call_.n / n; ++t) {
-      write(weights, t * n, portfolio.weights, n);
+      write(weights, t * n, portfolio.weights, n, portfolio.unit);
       if (common) {
-        portfolio.template day<true>(team, read_common(t * n));
+        portfolio.day(team, read_common(t * n));
       } else {
         read(relatives, t * n, x, n);
         portfolio.day(team, x);
       }
       x.set(0, portfolio.log_wealth);
-      write(log_wealth, t, x, 1);
+      write(log_wealth, t, x, 1, splat<V>(1));
     }
-    write(last, 0, portfolio.weights, n);
+    write(last, 0, portfolio.weights, n, portfolio.unit);
   }
 };
 

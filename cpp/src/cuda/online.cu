@@ -26,17 +26,16 @@ struct Sequences {
     ArrayCursor history(weights), end(last), wealth(log_wealth);
     go_to(plan, first + job, x, w, rate, history, end, wealth);
     double* const own = memory + job * 2 * assets;
-    PortfolioRun<double> run = {{own}, {own + assets}, rate.look(0), 0};
+    PortfolioRun<double> run = {{own}, {own + assets}, rate.look(0), 0, 1};
     const auto begin = w.look(0);
-    const Held<double> now = run.weights;
-    kexue::each(team, [=](index i) { now.set(i, begin[i]); });
+    kexue::each(team, [&](index i) { run.weights.set(i, begin[i]); });
     run.begin(team);
     for (index t = 0; t < days; ++t) {
-      kexue::each(team, [=](index i) { store_element<T>(history.to(t * assets + i), now[i]); });
+      kexue::each(team, [&](index i) { store_element<T>(history.to(t * assets + i), run[i]); });
       run.day(team, x.look(t * assets));
       if (team.lane == 0) store_element<T>(wealth.to(t), run.log_wealth);
     }
-    kexue::each(team, [=](index i) { store_element<T>(end.to(i), now[i]); });
+    kexue::each(team, [&](index i) { store_element<T>(end.to(i), run[i]); });
   }
 };
 
