@@ -779,7 +779,7 @@ KX_FN auto weighted_log_sum(const Team& team, X x, B b, M mask) {
     };
   });
   Term<R> leader = {best.key, best.beside[0], best.beside[1]};
-  // Keys so large do not tell weights of one x apart: it is the largest that leads, with either sign.
+  // Keys so large do not tell weights of one x apart: the largest leads, whatever its sign.
   const R blind = splat<R>(32 * Format<element_t<V>>::round), all = splat<R>(infinity);
   const auto unsure = (abs(leader.key) > blind) & (abs(leader.key) < all);
   if (team.any(unsure)) {

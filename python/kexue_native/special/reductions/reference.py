@@ -497,7 +497,7 @@ def renyi_entropy(p: Array, order: float) -> Array:
     """log(sum p^t) / (1 - t); t = 1: -sum p log p"""
     xp = namespace(p)
     log_p = xp.log(p)
-    if order == 1:
+    if order == 1 or p.shape[-1] == 0:
         return -xp.sum(xp.where(p == 0, 0.0, p * log_p), axis=-1)
     excess = xp.sum(xp.where(p == 0, 0.0, p * xp.expm1((order - 1) * log_p)), axis=-1)
     # (t log p_max + log(sum (p / p_max)^t)) / (1 - t); t log p_max may overflow.
