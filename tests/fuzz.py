@@ -376,6 +376,9 @@ def is_free(case, arguments):
     if {**getattr(case, "fixed", {}), **arguments}.get("kernel") in ("cosine", "taylor2"):
         values = np.asarray(arguments.get("v", 0.0))  # of features, not of weights
         return values.dtype.kind in "fV" and not np.all(np.isfinite(values))
+    if arguments.get("exclude_self") and not arguments.get("causal"):  # in one piece or in two
+        parts = [np.asarray(arguments.get(name, 0.0)) for name in "gv"]
+        return any(x.dtype.kind in "fV" and np.any(np.isinf(x)) for x in parts)
     signed = (
         "logsumexp-sign",
         "logsumexp_vjp-b",

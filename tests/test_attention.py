@@ -480,6 +480,10 @@ def test_a_key_that_no_query_sees_has_no_gradient(backend, rng):
             _, dk, dv = backend(kn.linear_attention_vjp, q, q, k, v, kernel=kernel, **options)
             assert np.all(np.isfinite(dk))
             assert not np.any(dk[:, 3:]) and not np.any(dv[:, 3:])
+        # The only query does not see its own key.
+        one = q[:, :1], q[:, :1], k[:, 3:4], v[:, 3:4]
+        for slope in backend(kn.linear_attention_vjp, *one, kernel=kernel, exclude_self=True):
+            assert not np.any(slope)
 
 
 def test_nan_stays_in_the_rows_that_see_it(backend, rng):

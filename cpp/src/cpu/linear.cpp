@@ -513,7 +513,9 @@ struct Scan : Head<T> {
   Block<T> source{}, reader{};
   State<T> state{};
   State<T>* spare = nullptr;  // of `others`
-  bool started = false;       // with a state that is not empty
+  // What queries leave for keys where all see all: then what they have read serves for both.
+  State<T> onward{};
+  bool started = false;  // with a state that is not empty
   index done = 0;
 
   void rooms(Carver<T>& memory) {
@@ -529,6 +531,8 @@ struct Scan : Head<T> {
     spare_rooms(memory);
     if (maps.per_feature() && task == Task::key_gradient) {
       source.tails = memory.take(maps.d_pitch * chunk);
+    } else if (maps.per_feature() && task == Task::query_gradient) {
+      reader.tails = memory.take(maps.d_pitch * chunk);
     }
   }
   // States that `around` merges, in whose memory their handles stand first.
@@ -765,6 +769,15 @@ struct Scan : Head<T> {
       finish(first, count, dead, top, mass);
     }
     if (task != Task::value) gradient(first, count, begin, dead, top);
+    if (onward.s) this->absorb(reader, onward);
+  }
+  // Before queries go onward: their features are in units of e^c already.
+  void go_onward(const State<T>& to) {
+    onward = to;
+    this->clear(onward);
+    for (index t = 0; t < maps.f; ++t) {
+      onward.c[t] = state.c[t] == T(-infinity) ? T(-infinity) : -state.c[t];
+    }
   }
   // Results of queries and what gradients need of them.
   void finish(index first, int count, const bool* dead, const T* top, const T* mass) {
@@ -786,6 +799,10 @@ struct Scan : Head<T> {
         delta -= kexue::load<V>(g + c) * kexue::load<V>(own + c);
       }
       reader.tail[i] = normalize ? sum_of_lanes(delta) : T(0);
+      if (onward.s && inverse == 0) {
+        reader.keep[i] = 0;
+        for (index t = 0; t < maps.f; ++t) reader.features[t * chunk + i] = 0;
+      }
       this->store_stats(readers, first + i, {normalize ? top[i] : T(0), inverse, reader.tail[i]});
     }
     if (task == Task::value) put(to.out.from(first), count, maps.e, total, maps.e_pitch);
@@ -825,7 +842,7 @@ struct Scan : Head<T> {
       return select(z == V{}, V{}, V(exp_up_to(b) / z));
     });
     for (index i = 0; i < chunk; ++i) top[i] = mass[i] = 0;
-    if (task == Task::value) return;
+    if (task == Task::value || onward.s) return;
     for (index t = 0; t < maps.f; ++t) {
       const V c = splat<V>(state.c[t] == T(-infinity) ? T(0) : state.c[t]);
       for (index i = 0; i < chunk; i += width) {
@@ -894,10 +911,12 @@ struct Scan : Head<T> {
     }
     if (maps.per_feature() && task == Task::query_gradient) {
       for (index i = 0; i < maps.f * chunk; i += width) {
-        const V z = kexue::load<V>(masses + i);
-        kexue::store(pulled + i, select(z == V{}, V{}, V(-kexue::load<V>(slope + i) / z)));
+        const V z = kexue::load<V>(masses + i), phi = kexue::load<V>(reader.features + i);
+        const V own = select(z == V{}, V{}, V(-kexue::load<V>(slope + i) / z));
+        kexue::store(pulled + i, own);
+        kexue::store(reader.tails + i, V(own * phi));
       }
-      put_masses(first, count, 1);
+      if (!onward.s) put_masses(first, count, 1);
     }
     alignas(64) T unit[chunk], sum[chunk];
     for (index i = 0; i < chunk; ++i) {
@@ -1118,10 +1137,11 @@ class Heads {
     });
   }
 
-  // make(row) gives the scan of a head but for its state.
+  // make(row) gives the scan of a head but for its state. Readers leave for `onward` what they are
+  // as its sources.
   template <class Make>
-  bool run(Make make) {
-    if (!single() && !(others_ && parts_ == 1)) {
+  bool run(Make make, Heads* onward = nullptr) {
+    if (!single() && !filled_ && !(others_ && parts_ == 1)) {
       const bool done = each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
         const index row = job / parts_, part = job % parts_;
         scan.state = state(row, part + 1);
@@ -1156,18 +1176,21 @@ class Heads {
         }
       });
     }
-    const index each = causal_ ? each_ : 8 * chunk;
-    const index strips = causal_ ? parts_ : (readers_ + each - 1) / each;
+    const index each = onward ? onward->each_ : causal_ ? each_ : 8 * chunk;
+    const index strips = onward ? onward->parts_ : causal_ ? parts_ : (readers_ + each - 1) / each;
+    if (onward) onward->filled_ = true;
     return each_of(rows_ * strips, make, [&](Scan<T>& scan, index job) {
       const index row = job / strips, strip = job % strips, from = strip * each;
       const index until = from + each < readers_ ? from + each : readers_;
       State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
       if (causal_ && strip == 0 && !scan.started) head_.clear(own);
       scan.state = own;
+      if (onward) scan.go_onward(onward->state(row, strip + 1));
       scan.done = causal_ ? before(scan, strip) : sources_;
       for (index i = from; i < until; i += scan.step) {
         scan.go(i, i + scan.step < until ? i + scan.step : until);
       }
+      if (onward) onward->state(row, strip + 1) = scan.onward;
       if (single()) {
         scan.absorb_until(sources_);
         own = scan.state;
@@ -1214,7 +1237,7 @@ class Heads {
   }
 
   index rows_, sources_, readers_, each_, parts_, room_, each_head_;
-  bool causal_, others_;
+  bool causal_, others_, filled_ = false;
   Head<T> head_;
   void* memory_;
   State<T>* state_ = nullptr;
@@ -1267,7 +1290,7 @@ struct Problem {
         m(call['s']),
         projection(projection_room<T>(call, op[3])),
         places(op[6].data ? call.rows * n * index(sizeof(double)) : 0),
-        masses(gradient && options.kind == efficient
+        masses(gradient && options.kind == efficient && (options.causal || options.exclude)
                    ? call.rows * n * 2 * call['d'] * index(sizeof(T))
                    : 0) {
     maps = maps_of<T>(call, options.kind, options.scale, options.eps_of_map, call['v']);
@@ -1312,6 +1335,11 @@ struct Problem {
     rows.masses = {static_cast<char*>(masses.data) + row * n * pitch, pitch, index(sizeof(T)),
                    sizeof(T) == 8 ? float64 : float32};
     return rows;
+  }
+  // With features of queries that are at most 1.
+  bool all_see_all() const {
+    const bool free = !options.causal && !options.exclude;
+    return free && maps.log() && (options.normalize || maps.per_feature());
   }
   bool others() const { return options.exclude && !options.causal; }
   // Reader i sees sources j < i + offset, or all `others` than i + offset.
@@ -1380,6 +1408,7 @@ long long backward(const Call& call) {
   if (!problem.ready) return -1;
   const Maps<T>& maps = problem.maps;
   const index n = problem.n, m = problem.m;
+  Heads<T> heads(call, maps, n, m, problem.options);
   Memory stats(call.rows * n * index(sizeof(Stats<T>)));
   Memory slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
   if (!stats.data || !slopes.data) return -1;
@@ -1395,10 +1424,10 @@ long long backward(const Call& call) {
       if (to[4].data) scan.to.slope = column_of(slope + row * (n + m));
       return scan;
     };
-    Heads<T> heads(call, maps, m, n, problem.options);
-    if (!heads.ready()) return -1;
-    for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
-    if (!heads.run(make)) return -1;
+    Heads<T> first(call, maps, m, n, problem.options);
+    if (!first.ready() || !heads.ready()) return -1;
+    for (index row = 0; row < call.rows; ++row) problem.begin(row, first.first(row));
+    if (!first.run(make, problem.all_see_all() ? &heads : nullptr)) return -1;
   }
   const auto make = [&](index row) {
     Scan<T> scan = problem.scan(problem.queries(row, op, stats.data).turned(),
@@ -1409,8 +1438,7 @@ long long backward(const Call& call) {
     if (to[4].data) scan.to.slope = column_of(slope + row * (n + m) + n).turned(m);
     return scan;
   };
-  Heads<T> heads(call, maps, n, m, problem.options);
-  if (!heads.ready() || !heads.run(make)) return -1;
+  if (!heads.run(make)) return -1;
   if (to[5].data && !heads.gather(make)) return -1;
   parallel(call.rows, [&](index row) {
     if (to[4].data) {

@@ -130,7 +130,7 @@ class Reads:
         marks = None if self.mark is None else self.mark[..., None]
         run("readers", log, sign, self.unit, self.end, marks, self.row, keys, phi, top)
         total = phi @ self.state
-        if self.values is not None:
+        if self.values is not None and p.f:
             scores = phi @ transposed(self.psi)
             keys_sign = None if sign is None else self.keys.sign[..., None, :, :]
             run("scores", self.row, sign, log, top, keys_sign, keys, marks, scores)

@@ -116,9 +116,10 @@ class Reads(NamedTuple):
         top = highest(self.reader.log + c)
         phi = self.reader.sign * xp.exp(self.reader.log + c - finite(top))
         psi = scaled(self.keys, self.state.c)
-        weight = xp.where(self.seen, phi @ transposed(psi), 0.0)
-        total = phi @ self.state.s + weigh(weight, self.seen, self.values)
-        tails = weigh(weight, self.seen, self.tails)
+        seen = self.seen & (phi.shape[-1] > 0)  # without features there is nothing
+        weight = xp.where(seen, phi @ transposed(psi), 0.0)
+        total = phi @ self.state.s + weigh(weight, seen, self.values)
+        tails = weigh(weight, seen, self.tails)
         return total, phi @ self.state.z[..., None] + tails, top
 
     def gradient(self, u: Array, t: Array) -> Array:
@@ -606,9 +607,12 @@ def linear_attention_vjp(
 
 def seen_keys(p: Any) -> Any:
     """Whether there is a query that sees a key: nothing comes of others, whatever their values."""
-    if not p.mode & CAUSAL:
+    if p.mode == EXCLUDE_SELF and p.n == 1:
+        seen = (p.xp.arange(p.m) != p.offset)[:, None]
+    elif p.mode & CAUSAL:
+        seen = (p.xp.arange(p.m) < p.n - 1 + p.offset)[:, None]
+    else:
         return p.alive
-    seen = (p.xp.arange(p.m) < p.n - 1 + p.offset)[:, None]
     return seen if p.alive is None else p.alive & seen
 
 
