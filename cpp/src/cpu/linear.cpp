@@ -1530,25 +1530,29 @@ long long feature_rows(const Call& call) {
 
 // --- One key at a time ---
 
-// Log features, or features where there are no exponentials, of one input.
+// Log features, or features where there are no exponentials, of two inputs.
 template <class T>
-void features_of(const Maps<T>& maps, T* x, T* to) {
+void features_of(const Maps<T>& maps, T* const (&x)[2], T* const (&to)[2]) {
   using V = typename Panel<T>::V;
-  T half = 0;
-  for (index i = 0; i < maps.d_pitch; ++i) {
-    x[i] *= maps.scale;
-    half += x[i] * x[i];
-  }
-  for (index t = 0; t < maps.f; ++t) {
-    if (maps.kind == affine) {
-      V sum{};
-      for (index i = 0; i < maps.d_pitch; i += lanes<V>) {
-        sum += load<V>(maps.weights + t * maps.d_pitch + i) * load<V>(x + i);
-      }
-      to[t] = sum_of_lanes(sum) + (maps.bias[t] - T(0.5) * half);
-    } else {
-      to[t] = single_feature(maps.kind, x[t], maps.eps);
+  T half[2] = {};
+  for (int k = 0; k < 2; ++k) {
+    for (index i = 0; i < maps.d_pitch; ++i) {
+      x[k][i] *= maps.scale;
+      half[k] += x[k][i] * x[k][i];
     }
+    for (index t = 0; maps.kind != affine && t < maps.f; ++t) {
+      to[k][t] = single_feature(maps.kind, x[k][t], maps.eps);
+    }
+  }
+  for (index t = 0; maps.kind == affine && t < maps.f; ++t) {
+    V first{}, second{};
+    for (index i = 0; i < maps.d_pitch; i += lanes<V>) {
+      const V weights = load<V>(maps.weights + t * maps.d_pitch + i);
+      first += weights * load<V>(x[0] + i);
+      second += weights * load<V>(x[1] + i);
+    }
+    to[0][t] = sum_of_lanes(first) + (maps.bias[t] - T(0.5) * half[0]);
+    to[1][t] = sum_of_lanes(second) + (maps.bias[t] - T(0.5) * half[1]);
   }
 }
 
@@ -1630,8 +1634,7 @@ long long step(const Call& call) {
         return static_cast<T*>(static_cast<void*>(op[i].data + offset(op[i], call, row)));
       };
       T *c = state(8), *s = state(9), *z = state(10);
-      features_of(maps, q, b);
-      features_of(maps, k, a);
+      features_of<T>(maps, {q, k}, {b, a});
       const T log_weight = weight == 1 ? T(0) : log(weight);
       T top = 0;
       if (maps.log()) {
