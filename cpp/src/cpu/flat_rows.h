@@ -69,7 +69,8 @@ KX_NOINLINE R sums_of_rows(const T* terms, index n, int rows) {
   using V = Pack<T, width>;
   const int whole = int(n / width), left = int(n % width);
   auto live = lane_numbers<V>() < splat<V>(left);
-  R sum[most_rows] = {};
+  R sum[most_rows];
+  for (int j = rows; j < most_rows; ++j) sum[j] = R{};
   for (int j = 0; j < rows; ++j) {
     const T* at = terms + j * n;
     V total = whole > 0 ? load<V>(at) : V{};
@@ -80,7 +81,7 @@ KX_NOINLINE R sums_of_rows(const T* terms, index n, int rows) {
     } else {
       Pack<T, width / 2> half[2];
       __builtin_memcpy(half, &total, sizeof half);
-      sum[j] = convert<R>(half[0]) + convert<R>(half[1]);
+      sum[j] = convert<R>(Pack<T, width / 2>(half[0] + half[1]));
     }
   }
   return fold_packs<most_rows / 2>(sum);

@@ -67,21 +67,28 @@ class ShortRows {
     }
     Reader<PerRow<T>, V, R> threshold(PerRow<T>{threshold_}, call_);
     threshold.tile(r0, count, 0, 1);
-    alignas(64) wide_t<T> loss[tile_rows], factor[2][tile_rows];
+    alignas(64) wide_t<T> loss[tile_rows], part[2][tile_rows];  // sums, then factors
     for (int g = 0; g < count; g += most_rows) {
       const int some = count - g < most_rows ? count - g : most_rows;
-      const R s0 = threshold.group(g / most_rows);
-      const auto near = near_threshold(s0);
-      NearLoss<T, R> rows(sums_of_rows<R>(terms.negative + g * n, n, some),
-                          sums_of_rows<R>(terms.positive + g * n, n, some), select(near, s0, R{}));
+      store(part[0] + g, sums_of_rows<R>(terms.negative + g * n, n, some));
+      store(part[1] + g, sums_of_rows<R>(terms.positive + g * n, n, some));
+    }
+    R held{};  // a threshold, mostly that of all rows
+    Both<R> one = {splat<R>(1), splat<R>(1)};
+    for (int g = 0; g < count; g += most_rows) {
+      const R given = threshold.group(g / most_rows);
+      const auto near = near_threshold(given);
+      const R s0 = select(near, given, R{});
+      if (any_of(s0 != held)) held = s0, one = powers_of_threshold(s0);
       if (any_of(!near)) {
-        for (int j = 0; j < some; ++j) odd[g + j] |= near[j] == 0;
+        for (int j = g; j < count && j < g + most_rows; ++j) odd[j] |= near[j - g] == 0;
       }
+      NearLoss<T, R> rows(load<R>(part[0] + g), load<R>(part[1] + g), one);
       store(loss + g, rows.value());
       if (grad_.data) {
         Both<R> by = rows.factor();
-        store(factor[0] + g, by.negative);
-        store(factor[1] + g, by.positive);
+        store(part[0] + g, by.negative);
+        store(part[1] + g, by.positive);
       }
     }
     alignas(64) T grad[batch_size + width];
@@ -92,7 +99,7 @@ class ShortRows {
         in.rows(r0 + j, 1);
         invalid += alone(in, splat<R>(threshold.values[j]), loss[j], to);
       } else if (to) {
-        const Two<V> a = in_two(factor[0][j]), b = in_two(factor[1][j]);
+        const Two<V> a = in_two(part[0][j]), b = in_two(part[1][j]);
         for (index i = 0; i < n; i += width) {
           const V p = load<V>(terms.negative + j * n + i), q = load<V>(terms.positive + j * n + i);
           store(to + i, V(product_and(p, a.hi, V(p * a.lo)) - product_and(q, b.hi, V(q * b.lo))));
