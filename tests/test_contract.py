@@ -956,11 +956,16 @@ def test_public_signature(function):
     assert signature.return_annotation is not signature.empty
 
 
-@pytest.mark.parametrize("function", PUBLIC)
+ATTENTION = sorted(n for n in kn.attention.__all__ if inspect.isfunction(getattr(kn, n)))
+
+
+@pytest.mark.parametrize("function", [*PUBLIC, *ATTENTION])
 def test_flags_are_true_or_false(function):
     f = getattr(kn, function)
     parameters = inspect.signature(f).parameters.values()
     given = {p.name: np.ones((2, 2)) for p in parameters if p.default is p.empty}
+    if function == "linear_attention_step":
+        given["state"] = kn.linear_attention_init((2,), 2, 2)
     for flag in (p.name for p in parameters if type(p.default) is bool):
         for wrong in (np.ones(2), "no", None, 0.5):
             with pytest.raises(TypeError, match=f"^{function}: {flag} must be True or False, got "):

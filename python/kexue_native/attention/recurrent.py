@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import FLOAT64, Array, as_array, empty, namespace, one_of
+from .._arrays import FLOAT64, Array, as_array, check_flags, empty, namespace, one_of
 from ._common import Batch, as_index
 from ._reference import transposed
 
@@ -282,8 +282,9 @@ def gru_cell(
     >>> kn.gru_cell(np.ones(1), np.ones(1), np.ones((3, 1)), np.ones((3, 1)), np.zeros(3)).round(6)
     array([0.959979])
     """
+    check_flags("gru_cell", reset_after=reset_after)
     batch = _gru_batch("gru_cell", x, h, W, U, b, c)
-    cell = _gru(batch, bool(reset_after), update)
+    cell = _gru(batch, reset_after, update)
     old = batch.arrays["h"].astype(batch.wide, copy=False)
     z = cell.z if update == "new" else 1 - cell.z
     keep = 1 - cell.z if update == "new" else cell.z
@@ -334,8 +335,9 @@ def gru_jacobian(
     >>> kn.gru_jacobian(np.ones(1), np.ones(1), *weights).round(6)
     array([[0.191544]])
     """
+    check_flags("gru_jacobian", reset_after=reset_after)
     batch = _gru_batch("gru_jacobian", x, h, W, U, b, c)
-    cell = _gru(batch, bool(reset_after), update)
+    cell = _gru(batch, reset_after, update)
     z, r, n, inner, (u_z, u_r, u_n) = cell
     old = batch.arrays["h"].astype(batch.wide, copy=False)
     one = batch.xp.eye(batch.size["h"], dtype=batch.wide)

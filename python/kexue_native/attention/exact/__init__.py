@@ -6,7 +6,7 @@ import math
 from numbers import Real
 from typing import Any
 
-from ..._arrays import FLAG, Array, as_real
+from ..._arrays import FLAG, Array, as_real, check_flags
 from ..._backends import choose
 from ..._limits import fill_in
 from .._common import Batch, bits, finish, offset_of, over_sequences, results
@@ -100,6 +100,7 @@ def softmax_attention(
            [0.751745, 0.751745]])
     """
     name = "softmax_attention"
+    check_flags(name, causal=causal, exclude_self=exclude_self, return_lse=return_lse)
     if cu_seqlens is not None:
         if bias is not None or return_lse or (scale is not None and not _is_number(scale)):
             raise ValueError(
@@ -204,6 +205,7 @@ def softmax_attention_vjp(
            [1., 1.]])
     """
     name = "softmax_attention_vjp"
+    check_flags(name, causal=causal, exclude_self=exclude_self, return_bias_grad=return_bias_grad)
     if cu_seqlens is not None:
         if bias is not None or out is not None or lse is not None:
             raise ValueError(f"{name}: cu_seqlens must come without bias, out and lse, got one")

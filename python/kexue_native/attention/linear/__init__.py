@@ -299,6 +299,7 @@ class _Options:
         kernel_eps: float,
     ) -> None:
         name, xp = batch.name, batch.xp
+        check_flags(name, causal=causal, exclude_self=exclude_self, normalize=normalize)
         self.map = resolve(
             name,
             xp,
@@ -518,6 +519,7 @@ def attend(
     **options: Any,
 ) -> Any:
     """`linear_attention` for a function called `name`; all of its other options are given."""
+    check_flags(name, return_state=return_state)
     if cu_seqlens is not None:
         if options["initial_state"] is not None or return_state:
             raise ValueError(f"{name}: cu_seqlens must come without states, got one")
