@@ -149,6 +149,7 @@ struct Rate {
     tiny = !(last < 0.5 * largest<double>);
     end = E(last);
   }
+  KX_FN E own() const { return size.hi; }
   // |x|, not beyond the end; if the rate is tiny, 0 from there on.
   template <class V>
   KX_FN V distance(V x) const {
@@ -170,18 +171,37 @@ struct Rate {
   }
 };
 
-// 1 / (1 + e^(-beta x))
+// The rate 1, the most frequent one, which costs no products.
 template <class E>
+struct UnitRate {
+  static constexpr E inverse = 1, sign = 1;
+  static constexpr bool tiny = false;
+
+  KX_FN E own() const { return 1; }
+  template <class V>
+  KX_FN V distance(V x) const {
+    return -exponent(x).hi;
+  }
+  template <class V>
+  KX_FN Two<V> exponent(V x) const {
+    return {at_least(minus_magnitude(x), splat<V>(decay_end<E>)), V{}};
+  }
+  template <class V>
+  KX_FN Decay<V> decay(V x) const {
+    return decay_of_magnitude(x);
+  }
+};
+
+// 1 / (1 + e^(-beta x))
+template <class E, class R = Rate<E>>
 struct Sigmoid {
   using Term = E;
-  using Parameter = Rate<E>;
+  using Parameter = R;
   Parameter beta;
   template <class V>
   KX_FN V operator()(V x) const {
-    const auto below = x * beta.sign < V{};
-    Decay<V> e = beta.decay(x);
-    const V q = select(below, e.p, splat<V>(1)) / (1 + e.rough());
-    return select(below, e.scale(q), q);
+    const V e = beta.decay(x).value();
+    return select(x * beta.sign < V{}, e, splat<V>(1)) / (1 + e);
   }
 };
 // s (1 - s) = e / (1 + e)^2
@@ -197,14 +217,14 @@ struct SigmoidGrad {
 };
 
 // log(1 + e^(beta x)) / beta = max(x, 0) + log1p(e^(-beta |x|)) / beta
-template <class E>
+template <class E, class R = Rate<E>>
 struct Softplus {
   using Term = E;
-  using Parameter = Rate<E>;
+  using Parameter = R;
   Parameter beta;
   template <class V>
   KX_FN V correction(V x) const {
-    if (beta.tiny) return log1p_decay(beta.decay(x), splat<V>(1)) / beta.size.hi;
+    if (beta.tiny) return log1p_decay(beta.decay(x), splat<V>(1)) / beta.own();
     return log1p_decay(beta.decay(x), splat<V>(beta.inverse));
   }
   template <class V>
@@ -264,10 +284,10 @@ KX_FN V gated_slope(V x, Two<V> v, V slope) {
 }
 
 // x sigmoid(beta x)
-template <class E>
+template <class E, class R = Rate<E>>
 struct Silu {
   using Term = E;
-  using Parameter = Rate<E>;
+  using Parameter = R;
   Parameter beta;
   template <class V>
   KX_FN V operator()(V x) const {
@@ -277,10 +297,10 @@ struct Silu {
     return gated(V(x * down), V(minus_t * down), beta.exponent(x)) / down;
   }
 };
-template <class E>
+template <class E, class R = Rate<E>>
 struct SiluGrad {
   using Term = E;
-  using Parameter = Rate<E>;
+  using Parameter = R;
   Parameter beta;
   template <class V>
   KX_FN V operator()(V x) const {

@@ -102,6 +102,8 @@ struct Decay {
 #else
   KX_FN V scale(V value) const { return value * near() * far(); }
 #endif
+  // e^x, rounded once more where it is subnormal.
+  KX_FN V value() const { return scale(p); }
   // e^x as a term beside 1.
   KX_FN V rough() const { return p * near(); }
 

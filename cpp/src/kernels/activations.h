@@ -41,6 +41,16 @@ constexpr bool has_parameter<Fn, decltype(void(declval<typename Fn::Parameter>()
       return go(Fn<term_t<T>>{});                                             \
   }
 
+// The same for functors of a rate, which is mostly 1.
+#define KX_MAP_RATE(name, Fn)                                                 \
+  template <class T, class Engine>                                            \
+  long long name(Engine& engine, const Call& call) {                          \
+    using E = term_t<T>;                                                      \
+    const auto go = [&](const auto& fn) { return map<T>(engine, call, fn); }; \
+    if (call.parameter[0] == 1) return go(Fn<E, UnitRate<E>>{});              \
+    return with_parameter<Fn##OfRate, T>(call.parameter[0], go);              \
+  }
+
 KX_MAP(squareplus, Squareplus)
 KX_MAP(squareplus_grad, SquareplusGrad)
 KX_MAP(squareplus_grad_b, SquareplusGradB)
@@ -65,12 +75,20 @@ KX_MAP(smooth_abs_grad, SmoothAbsGrad)
 KX_MAP(smooth_abs_sqrt, SmoothAbsSqrt)
 KX_MAP(smooth_abs_sqrt_grad, SmoothAbsSqrtGrad)
 
-KX_MAP(sigmoid, Sigmoid)
+template <class E>
+using SigmoidOfRate = Sigmoid<E>;
+template <class E>
+using SoftplusOfRate = Softplus<E>;
+template <class E>
+using SiluOfRate = Silu<E>;
+template <class E>
+using SiluGradOfRate = SiluGrad<E>;
+KX_MAP_RATE(sigmoid, Sigmoid)
 KX_MAP(sigmoid_grad, SigmoidGrad)
-KX_MAP(softplus, Softplus)
+KX_MAP_RATE(softplus, Softplus)
 KX_MAP(log_sigmoid, LogSigmoid)
-KX_MAP(silu, Silu)
-KX_MAP(silu_grad, SiluGrad)
+KX_MAP_RATE(silu, Silu)
+KX_MAP_RATE(silu_grad, SiluGrad)
 
 KX_MAP(gelu, Gelu)
 KX_MAP(gelu_grad, GeluGrad)
@@ -78,6 +96,7 @@ KX_MAP(gelu_tanh, GeluTanh)
 KX_MAP(gelu_tanh_grad, GeluTanhGrad)
 KX_MAP(relu_gaussian, ReluGaussian)
 KX_MAP(relu_gaussian_grad, ReluGaussianGrad)
+#undef KX_MAP_RATE
 #undef KX_MAP
 
 // Parameters: slope, shift, level.
