@@ -63,12 +63,11 @@ class Task {
 class RowLoop {
  public:
   // `lead`: rows before the first whole tile; `scalars`, `writes`: whether there are results per
-  // row, and per element; `size`: of a state; `most`: rows whose states are one register; `numbers`
-  // to be at hand for each element. hire(at_once, task) does the task with a new worker for so many
-  // rows at once.
+  // row, and per element; `size`: of a state; `most`: rows whose states are one register.
+  // hire(at_once, task) does the task with a new worker for so many rows at once.
   template <class F>
   RowLoop(const Call& call, bool by_lanes, int lead, bool scalars, bool writes, index size,
-          int most, int numbers, const F& hire)
+          int most, const F& hire)
       : call_(call),
         by_lanes_(by_lanes),
         before_(lead > 0 ? tile_rows - lead : 0),
@@ -76,7 +75,9 @@ class RowLoop {
         writes_(writes),
         size_(size),
         unit_(by_lanes ? tile_rows : most),
-        at_once_(by_lanes ? unit_ : rows_at_once(call.n * numbers, most)),
+        at_once_(by_lanes || call.n * most <= batch_size ? unit_
+                 : call.n * 2 <= batch_size              ? int(batch_size / call.n)
+                                                         : 1),
         hire_([](const void* f, int at_once, Task task) {
           (*static_cast<const F*>(f))(at_once, task);
         }),
@@ -119,10 +120,6 @@ class RowLoop {
   long long invalid_ = 0;
 
   static index least(index a, index b) { return a < b ? a : b; }
-  static int rows_at_once(index numbers, int most) {
-    if (numbers * most <= batch_size) return most;
-    return numbers * 2 <= batch_size ? int(batch_size / numbers) : 1;
-  }
 
   template <class F>
   void work(F f) {
@@ -619,7 +616,7 @@ class CpuEngine {
     const int lead =
         by_lanes ? rows_to_line<typename Kernel::Stored>(call_, kernel.outputs.vector) : 0;
     return RowLoop(call_, by_lanes, lead, kernel.gives_scalars(), Kernel::writes_rows, size,
-                   Kernel::most_rows, Kernel::keeps > 1 ? Kernel::keeps : 1, hire)
+                   Kernel::most_rows, hire)
         .run();
   }
 };
