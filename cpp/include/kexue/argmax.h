@@ -37,25 +37,26 @@ struct Memory {
   }
 };
 
-// K factors of products with their relative rounding errors, which n equal ones would add up.
+// K products, and what their values have lost by rounding, which n equal factors would add up.
 template <class V, int K>
 struct Factors {
-  V value[K], error[K];
+  V value[K], rest[K];
   KX_FN static Factors none() {
     Factors f;
-    for (int k = 0; k < K; ++k) f.value[k] = splat<V>(1), f.error[k] = V{};
+    for (int k = 0; k < K; ++k) f.value[k] = splat<V>(1), f.rest[k] = V{};
     return f;
   }
   KX_FN Factors times(const Factors& other) const {
     Factors f;
     KX_UNROLL
     for (int k = 0; k < K; ++k) {
-      f.value[k] = value[k] * other.value[k];
-      f.error[k] = error[k] + other.error[k];
+      const Two<V> p = two_product(value[k], other.value[k]);
+      f.value[k] = p.hi;
+      f.rest[k] = rest[k] * other.value[k] + (value[k] * other.rest[k] + p.lo);
     }
     return f;
   }
-  KX_FN V product(int k) const { return value[k] + value[k] * error[k]; }
+  KX_FN V product(int k) const { return value[k] + rest[k]; }
 };
 
 constexpr int nodes_at_once = 8;
@@ -68,17 +69,30 @@ KX_FN void each(const RowTeam<V, double>& team, F f) {
   for (; i + lanes<V> <= team.n; i += lanes<V>) f(Full{i});
   if (i < team.n) f(Part{i, int(team.n - i)});
 }
+// Of all lanes.
+template <class V, int K>
+KX_FN Factors<double, K> folded(const Factors<V, K>& all) {
+  if constexpr (lanes<V> == 1) {
+    return all;
+  } else {
+    using H = Pack<double, lanes<V> / 2>;
+    Factors<H, K> low, high;
+    KX_UNROLL
+    for (int k = 0; k < K; ++k) {
+      H value[2], rest[2];
+      __builtin_memcpy(value, &all.value[k], sizeof value);
+      __builtin_memcpy(rest, &all.rest[k], sizeof rest);
+      low.value[k] = value[0], high.value[k] = value[1];
+      low.rest[k] = rest[0], high.rest[k] = rest[1];
+    }
+    return folded(low.times(high));
+  }
+}
 template <class V, class F>
 KX_FN auto product(const RowTeam<V, double>& team, F f) {
-  constexpr int K = nodes_at_once;
-  auto all = Factors<V, K>::none();
+  auto all = Factors<V, nodes_at_once>::none();
   for (index i = 0; i < team.n; i += lanes<V>) all = all.times(f(Full{i}));
-  Factors<double, K> one;
-  for (int k = 0; k < K; ++k) {
-    one.value[k] = fold_lanes(all.value[k], [](auto a, auto b) { return a * b; });
-    one.error[k] = fold_lanes(all.error[k], [](auto a, auto b) { return a + b; });
-  }
-  return one;
+  return folded(all);
 }
 
 #endif
@@ -96,7 +110,7 @@ KX_FN void on_memory(const Fn& fn, const Team& team, double* row, index apart) {
 // Noises. prepare(gap) is what a row keeps of gap_i = mu_i - max mu; entries with gaps of -reach or
 // less have p = 0. for_nodes calls f with some nodes at a time, `nodes_at_once` values y with
 //   weight[k]     of the node
-//   factor(x, k)  F(y - mu_i), and its relative rounding error in `error`
+//   factor(x, k)  F(y - mu_i), and what it has lost by rounding in `rest`
 //   hazard(x, k)  f(y - mu_i) / F(y - mu_i)
 
 // Gauss-Legendre quadrature, exact for polynomials of degree 15.
@@ -138,9 +152,9 @@ struct ExponentialNoise {
   }
   struct Batch : LegendreNodes {
     template <class V>
-    KX_FN V factor(V a, int k, V& error) const {
+    KX_FN V factor(V a, int k, V& rest) const {
       const V share = a * t[k], value = 1 - share;
-      error = ((1 - value) - share) * (2 - value);
+      rest = (1 - value) - share;
       return value;
     }
     template <class V>
@@ -181,10 +195,10 @@ struct UniformNoise {
       return breakpoint(gap) >= splat<V>(high);
     }
     template <class V>
-    KX_FN V factor(V gap, int k, V& error) const {
+    KX_FN V factor(V gap, int k, V& rest) const {
       Two<V> value = two_sum(splat<V>(high - t[k]), V(-gap));
       const auto rising = rises(gap);
-      error = select(rising, V(value.lo * (2 - value.hi)), V{});
+      rest = select(rising, value.lo, V{});
       return select(rising, value.hi, splat<V>(1));
     }
     template <class V>
@@ -239,10 +253,10 @@ struct NormalNoise {
   struct Batch {
     double y[nodes_at_once], weight[nodes_at_once];
     template <class V>
-    KX_FN V factor(V gap, int k, V& error) const {
+    KX_FN V factor(V gap, int k, V& rest) const {
       const Tail<V> tail(V(y[k] - gap));
       const V below = tail.decay.scale(V(tail.decay.p * tail.share)), above = 1 - below;
-      error = select(tail.upper, V(((1 - above) - below) * (2 - above)), V{});
+      rest = select(tail.upper, V((1 - above) - below), V{});
       return select(tail.upper, above, below);
     }
     template <class V>
@@ -286,7 +300,7 @@ KX_FN Masses masses(const Team& team, Memory<V> row, const Batch& batch) {
     Factors<V, nodes_at_once> factors;
     KX_UNROLL
     for (int k = 0; k < nodes_at_once; ++k) {
-      factors.value[k] = batch.factor(x, k, factors.error[k]);
+      factors.value[k] = batch.factor(x, k, factors.rest[k]);
     }
     return factors;
   });
