@@ -11,10 +11,7 @@ if [ ! -e "$preload" ]; then
   exit 1
 fi
 export CXX="$cxx" PYTHONPATH="$PWD/python:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}"
-# Checks as calls compile in two thirds of the time; what the address sanitizer finds anyway is not
-# looked for twice.
-export KEXUE_CUDA_HOST_FLAGS="-g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all \
-  -fno-sanitize=null,object-size,vptr --param asan-instrumentation-with-call-threshold=0"
+export KEXUE_CUDA_HOST_FLAGS="-g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 export PYTHONMALLOC=malloc # small arrays, too, get red zones
 export ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0:${ASAN_OPTIONS:-}"
 LD_PRELOAD="$preload" exec python -m pytest -q -p no:cacheprovider tests/test_cuda_host.py "$@"
