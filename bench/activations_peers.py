@@ -184,7 +184,7 @@ def prepare(problem: Problem, competitor: str, threads: int) -> Call:
         size = np.abs(want)
         if problem.function == "smooth_max2":  # a sum of these
             size = np.maximum.reduce([size, *map(np.abs, arguments(problem))])
-        bound = TOLERANCE[problem.dtype] * size
+        bound = TOLERANCE[problem.dtype] * size + np.finfo(problem.dtype).smallest_subnormal
         if not competitor.startswith("kn"):
             bound += SLACK if problem.dtype == "float32" else TOLERANCE[problem.dtype]
         assert np.all(error <= bound), f"off by up to {np.max(error / bound):.3g} times the bound"
