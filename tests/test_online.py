@@ -89,8 +89,6 @@ def test_hedge_at_many_rates(backend, dtype, rng):
 @pytest.mark.parametrize("days", [3, 63, 64, 200])
 def test_hedge_of_short_rows(backend, dtype, n, days, rng):
     """Rates that need a pivot beside rates that do not, first weights of 0, the end of a tile."""
-    if backend.on_device and n * days > 1000:
-        pytest.skip("one fiber a thread")
     losses = rng.standard_normal((2, 1, days, n)).astype(dtype)
     w0 = (rng.random(n) * (rng.random(n) < 0.8) + (np.arange(n) == 0)).astype(dtype)
     lr = np.array([0.3, 500.0, -2.0]).astype(dtype)
@@ -237,6 +235,19 @@ def test_portfolio_limits(backend):
     assert np.all(np.isnan(backend(kn.portfolio_eg, x[3], lr=inf).log_wealth))
     huge = backend(kn.portfolio_eg, np.full((400, 2), 1e300), lr=0.1)
     assert huge.log_wealth[-1] == pytest.approx(400 * math.log(1e300))
+
+
+def test_portfolio_into_its_relatives(backend, rng):
+    """Results may go where the relatives lie, as they are, in part or turned around."""
+    x = rng.lognormal(0, 0.1, (40, 4))
+    want = backend(kn.portfolio_eg, x, lr=0.5)
+    for place in (lambda a: a[:40], lambda a: a[1:], lambda a: a[39::-1]):
+        memory = np.empty((41, 4))
+        memory[:40] = x
+        out = place(memory), np.empty(4), np.empty(40)
+        got = backend(kn.portfolio_eg, memory[:40], lr=0.5, out=out)
+        for mine, right in zip(got, want, strict=True):
+            np.testing.assert_array_equal(mine, right)
 
 
 def test_portfolio_shapes_and_errors():

@@ -196,7 +196,19 @@ def portfolio_eg(
     start = 1.0 if w0 is None else as_array(name, "w0", w0)[..., None, :]
     n = x.shape[-1]
     place = out[0] if isinstance(out, tuple) and len(out) == 3 else None
-    call = normalise(name, "(n),(n),(n)->data(n)", (-2, -1), place, relatives=x, w0=start, lr=rate)
+    xp = namespace(x)
+    # A day's weights are written before its relatives are read.
+    whole = isinstance(place, xp.ndarray) and xp.may_share_memory(place, x)
+    call = normalise(
+        name,
+        "(n),(n),(n)->data(n)",
+        (-2, -1),
+        place,
+        whole=whole,
+        relatives=x,
+        w0=start,
+        lr=rate,
+    )
     x, start, rate = call.inputs
     weights = call.public[0]
     batch, days = weights.shape[:-2], weights.shape[-2]
