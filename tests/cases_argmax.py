@@ -74,8 +74,7 @@ def scale_distribution(k, out):
     size = 0.0
     if k["noise"] == "uniform" and oracle.name_of(k["dtype"]) == "float64":
         size = breakpoint_products(reference._gaps(k["mu"], k.get("scale", 1.0)))
-    growth = ROUNDINGS[k["noise"]] * logarithm(out[0]) + out[0].shape[-1] / 128
-    return ((size, per_unit(k, 1) * growth),)
+    return ((size, per_unit(k, ROUNDINGS[k["noise"]]) * logarithm(out[0])),)
 
 
 def scale_distribution_vjp(k, out):

@@ -52,6 +52,20 @@ def test_exponential_exact(backend, rng):
         near(backend(kn.argmax_distribution, mu, "exponential"), exponential_by_sums(mu))
 
 
+@pytest.mark.parametrize("gap", [4.5, 12.5, 20.5, 21.0])
+def test_exponential_of_many_equal_factors(backend, gap):
+    """p of the largest is (1 - (1 - a)^n) / (n a): a thousand roundings must not add up."""
+    n = 1000
+    mu = np.append(np.full(n - 1, -gap), 0.0)
+    with workdps(40):
+        a = mp.exp(-mpf(gap))
+        p = float((1 - (1 - a) ** n) / (n * a))
+    got = backend(kn.argmax_distribution, mu, "exponential")[-1]
+    assert abs(got - p) <= (kn.LIMITS["argmax_distribution"]["float64"] + 2 * backend.plain) * (
+        np.spacing(p)
+    )
+
+
 @remembered
 def normal_exact(mu):
     """The integrals of the specification in many digits."""

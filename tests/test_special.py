@@ -117,6 +117,24 @@ def test_logsumexp_weight_beyond_exponent_range(backend):
     assert sign == -1
 
 
+@pytest.mark.parametrize("n", [2, 40, 5000])
+@pytest.mark.parametrize("far", [1e17, 1e20, -1e20, -1e300])
+def test_logsumexp_weights_that_large_terms_hide(backend, far, n):
+    """a + log b is a for all b: the largest b has to lead nevertheless, wherever it stands."""
+    b = np.full(n, 5e-324)
+    a = np.full(n, far)
+    for place in (0, n // 2, n - 1):
+        b[place] = 1e300
+        p = backend(kn.logsumexp_vjp, a, 1.0, b=b)
+        np.testing.assert_array_equal(p > 0.5, np.arange(n) == place)
+        for sign in (1, -1):
+            value, side = backend(kn.logsumexp, a, b=sign * b, return_sign=True)
+            near(value, far + 690.7755278982137, times=1)
+            assert side == sign
+        same(backend(kn.logsumexp, np.stack([a, a], 1), axis=0, b=b[:, None]), [value, value])
+        b[place] = 5e-324
+
+
 def test_logsumexp_weight_cancels_exponent(backend):
     """a + log b is tiny although both are large; error bound of the specification."""
     a = np.array([[690.0], [-690.0], [36.0], [-36.04365338911715]])
@@ -447,6 +465,9 @@ def test_masked_gradients_are_zero(backend, dtype):
     for function in (kn.softmax_vjp, kn.log_softmax_vjp, kn.entropy_invariant_softmax_vjp):
         got = backend(function, x, g, axis=1, mask=mask).astype(float)
         assert got[0, 0] == 0 and np.all(got[1] == 0) and np.all(np.isfinite(got))
+    for function in (kn.logsumexp_vjp, kn.softmax_entropy_vjp):  # a nan of the row's g neither
+        got = backend(function, x, np.array([nan, 1], dtype), axis=1, mask=mask).astype(float)
+        same(got, [[0, nan, nan], [0, 0, 0]])
 
 
 def test_logsumexp_softmax_returns_both(backend, dtype, rng):
@@ -465,6 +486,8 @@ def test_softmax_entropy_special_values(backend, dtype):
     same(backend(kn.softmax_entropy, x).astype(float), [0, two, nan, 0, two])
     mask = np.zeros(3, bool)
     same(backend(kn.softmax_entropy, x, mask=mask).astype(float), [0] * 5)
+    empty = np.zeros((1, 0), dtype)
+    same(backend(kn.softmax_entropy, empty, mask=np.ones((1, 1), bool)).astype(float), [0])
 
 
 def test_softmax_entropy_bounds(backend, dtype, rng):
@@ -504,6 +527,8 @@ def test_logsumexp_bounds_values(backend):
         2.0 - (0.5 * math.log(0.5) + 0.5 * math.log(0.25)),
     )
     near(backend(kn.logsumexp_bounds, x, p=p, order=2.0).lower_weighted, 2.0 - math.log(0.375))
+    # Of the largest orders -log max p is left.
+    near(backend(kn.logsumexp_bounds, x, p=p, order=1e308).lower_weighted, 2.0 + math.log(2))
 
 
 def test_logsumexp_bounds_equality_at_softmax(backend, rng):

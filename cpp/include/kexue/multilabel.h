@@ -266,13 +266,9 @@ template <class R>
 KX_FN auto near_threshold(R threshold) {
   return abs(threshold) <= splat<R>(20);
 }
-template <class R>
-KX_FN Both<R> powers_of_threshold(R threshold) {
-  return exp_both(R(-threshold));
-}
 template <class T, class R>
 struct NearLoss {
-  Both<R> one;  // the powers of the threshold
+  Both<R> one;  // e^-threshold and e^threshold
   R negative, positive;
   KX_FN NearLoss(R negatives, R positives, Both<R> powers)
       : one(powers), negative(negatives * one.negative), positive(positives * one.positive) {}

@@ -213,7 +213,7 @@ struct Head {
     features(to, map_of(maps.kind, rows.query));
     if (maps.per_feature() && rows.query && weighted) load_masses(rows, first, to, rough);
     if (maps.log() || (count == chunk && !rows.weight.data && !weighted)) return;
-    each_feature(to, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
+    each_feature(to.features, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
   }
   // Takes logarithms of denominators from those of features, and gradients for them as tails.
   void load_masses(const Rows& rows, index first, Block<T>& to, T* rough) const {
@@ -225,15 +225,13 @@ struct Head {
       turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.tails, chunk);
     };
     next(0);
-    each_feature(
-        to, [&](V x, index i, index t) { return x - kexue::load<V>(to.tails + t * chunk + i); });
+    each_feature(to.features, [&](V x, index i, index t) {
+      return x - kexue::load<V>(to.tails + t * chunk + i);
+    });
     next(1);
-    for (index t = 0; t < maps.f; ++t) {
-      for (index i = 0; i < chunk; i += width) {
-        T* const at = to.tails + t * chunk + i;
-        kexue::store(at, select(kexue::load<V>(to.keep + i) == V{}, V{}, kexue::load<V>(at)));
-      }
-    }
+    each_feature(to.tails, [&](V x, index i, index) {
+      return select(kexue::load<V>(to.keep + i) == V{}, V{}, x);
+    });
   }
   Stats<T> load_stats(const Rows& rows, index i) const {
     return kexue::load<Stats<T>>(rows.stats + i * rows.stats_pitch);
@@ -242,10 +240,11 @@ struct Head {
     kexue::store(rows.stats + i * rows.stats_pitch, own);
   }
 
+  // Replaces the numbers of a panel with a feature a row: x = f(x, i, t) at rows i, feature t.
   template <class F>
-  KX_FN void each_feature(const Block<T>& block, F f) const {
+  KX_FN void each_feature(T* panel, F f) const {
     for (index t = 0; t < maps.f; ++t) {
-      T* const row = block.features + t * chunk;
+      T* const row = panel + t * chunk;
       for (index i = 0; i < chunk; i += width) {
         kexue::store(row + i, f(kexue::load<V>(row + i), i, t));
       }
@@ -292,7 +291,7 @@ struct Head {
     if (kind == random_relu) {
       products(x, to);
       const T root = random_root();
-      each_feature(block, [&](V u, index, index) {
+      each_feature(block.features, [&](V u, index, index) {
         return single_feature(random_relu, u, maps.eps) * root;
       });
       return;
@@ -327,7 +326,8 @@ struct Head {
     if (kind == softmax_d) {
       alignas(64) T shift[chunk];
       log_masses(x, shift);
-      each_feature(block, [&](V a, index i, index) { return a - kexue::load<V>(shift + i); });
+      each_feature(block.features,
+                   [&](V a, index i, index) { return a - kexue::load<V>(shift + i); });
     }
     if (kind == taylor2) {
       T* pair = to + (1 + maps.d) * chunk;
@@ -455,7 +455,8 @@ struct Head {
     }
     alignas(64) T factor[chunk];
     if (!factors(block, state.c[0] == T(-infinity) ? T(0) : -state.c[0], factor)) return;
-    each_feature(block, [&](V a, index i, index) { return a * kexue::load<V>(factor + i); });
+    each_feature(block.features,
+                 [&](V a, index i, index) { return a * kexue::load<V>(factor + i); });
   }
   // e^(shift + by) of each row, 0 for those that take no part; false if all are 1.
   bool factors(const Block<T>& block, T by, T* to) const {
@@ -837,7 +838,7 @@ struct Scan : Head<T> {
       for (index i = 0; i < chunk; ++i) masses[t * chunk + i] = state.z[t];
     }
     if (source.count) add_seen(source.features, first, count, begin, masses);
-    this->each_feature(reader, [&](V b, index i, index t) {
+    this->each_feature(reader.features, [&](V b, index i, index t) {
       const V z = kexue::load<V>(masses + t * chunk + i);
       return select(z == V{}, V{}, V(exp_up_to(b) / z));
     });
@@ -937,7 +938,8 @@ struct Scan : Head<T> {
     });
     // Sign is weight times feature; those of angles are taken so below.
     if (!log && readers.weight.data && maps.kind != trigonometric) {
-      this->each_of(slope, [&](V a, index i) { return a * kexue::load<V>(reader.keep + i); });
+      this->each_feature(slope,
+                         [&](V a, index i, index) { return a * kexue::load<V>(reader.keep + i); });
     }
     for (int i = 0; i < count; ++i) {
       if (to.slope.data) {
@@ -960,15 +962,6 @@ struct Scan : Head<T> {
     turn(pulled, chunk, maps.d_pitch, chunk, rough, maps.d_pitch);
     put((task == Task::query_gradient ? to.dq : to.dk).from(first), count, maps.d, rough,
         maps.d_pitch);
-  }
-  template <class F>
-  KX_FN void each_of(T* panel, F f) const {
-    for (index t = 0; t < maps.f; ++t) {
-      for (index i = 0; i < chunk; i += width) {
-        T* const at = panel + t * chunk + i;
-        kexue::store(at, f(kexue::load<V>(at), i));
-      }
-    }
   }
   // The gradient for the inputs, from that for logarithms or features; `sum` is its sum.
   void pull(const T* sum) {

@@ -73,13 +73,13 @@ class ShortRows {
       store(part[0] + g, sums_of_rows<R>(terms.negative + g * n, n, some));
       store(part[1] + g, sums_of_rows<R>(terms.positive + g * n, n, some));
     }
-    R held{};  // a threshold, mostly that of all rows
-    Both<R> one = {splat<R>(1), splat<R>(1)};
+    R held{};                                  // a threshold, mostly that of all rows
+    Both<R> one = {splat<R>(1), splat<R>(1)};  // the powers e^-held and e^held
     for (int g = 0; g < count; g += most_rows) {
       const R given = threshold.group(g / most_rows);
       const auto near = near_threshold(given);
       const R s0 = select(near, given, R{});
-      if (any_of(s0 != held)) held = s0, one = powers_of_threshold(s0);
+      if (any_of(s0 != held)) held = s0, one = exp_both(R(-s0));
       if (any_of(!near)) {
         for (int j = g; j < count && j < g + most_rows; ++j) odd[j] |= near[j - g] == 0;
       }

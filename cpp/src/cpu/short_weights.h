@@ -28,13 +28,14 @@ class ShortWeights {
     streams_ = w_.data != out_.data && g.op.data != out_.data && bytes >= stream_bytes;
   }
   // Whether the rows are of this kind.
-  bool fit() {
+  bool fit() const {
     const index run = run_of(call_);
     return !fn_.keep && call_.dims > 0 && (call_.dims == 1 ? run >= 4 : run >= tile_rows / 2) &&
            call_.n > 0 && call_.n <= flat_row && pitch_of(lr_.op, call_) == 0 &&
-           is_flat(g_.op, call_) && is_flat(out_, call_) && (is_flat(w_, call_) || repeats());
+           is_flat(g_.op, call_) && is_flat(out_, call_) && (is_flat(w_, call_) || is_one_row());
   }
-  void run() const {
+  void run() {
+    if (!is_flat(w_, call_)) repeat();
     const auto make = [&] { return In(call_, Vector<T>{w_}, g_); };
     for_tiles(call_, streams_, make, [&](In& in, index r0, int count) { tile(in, r0, count); });
   }
@@ -50,11 +51,15 @@ class ShortWeights {
   bool streams_;
   alignas(64) char rows_[flat_row * tile_rows * sizeof(T)];
 
-  // The same weights for all rows: a tile of them lies in memory, once.
-  bool repeats() {
+  // Whether all rows have the same weights.
+  bool is_one_row() const {
     for (int d = 0; d < call_.dims; ++d) {
       if (w_.stride[d] != 0) return false;
     }
+    return true;
+  }
+  // Those, for a tile of rows, as if they lay in memory like that.
+  void repeat() {
     dispatch<T>(call_.dtype, [&](auto stored) {
       using S = decltype(stored);
       for (index i = 0; i < call_.n; ++i) {
@@ -65,7 +70,6 @@ class ShortWeights {
       w_.step = sizeof(S);
     });
     w_.data = rows_;
-    return true;
   }
 
   KX_NOINLINE void tile(In& in, index r0, int count) const {

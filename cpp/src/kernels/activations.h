@@ -43,6 +43,8 @@ constexpr bool has_parameter<Fn, decltype(void(declval<typename Fn::Parameter>()
 
 // The same for functors of a rate, which is mostly 1.
 #define KX_MAP_RATE(name, Fn)                                                 \
+  template <class E>                                                          \
+  using Fn##OfRate = Fn<E>;                                                   \
   template <class T, class Engine>                                            \
   long long name(Engine& engine, const Call& call) {                          \
     using E = term_t<T>;                                                      \
@@ -75,14 +77,6 @@ KX_MAP(smooth_abs_grad, SmoothAbsGrad)
 KX_MAP(smooth_abs_sqrt, SmoothAbsSqrt)
 KX_MAP(smooth_abs_sqrt_grad, SmoothAbsSqrtGrad)
 
-template <class E>
-using SigmoidOfRate = Sigmoid<E>;
-template <class E>
-using SoftplusOfRate = Softplus<E>;
-template <class E>
-using SiluOfRate = Silu<E>;
-template <class E>
-using SiluGradOfRate = SiluGrad<E>;
 KX_MAP_RATE(sigmoid, Sigmoid)
 KX_MAP(sigmoid_grad, SigmoidGrad)
 KX_MAP_RATE(softplus, Softplus)

@@ -274,8 +274,8 @@ def relative_terms(x: Array, b: Array, mask: Array | None = None) -> Terms:
     # Keys so large do not tell weights of one x apart: the largest of these.
     k = xp.argmax(term, axis=-1)[..., None]
     first, key = (xp.take_along_axis(v, k, axis=-1) for v in (x, term))
-    rivals = (x == first) & (term == key) & xp.isfinite(key)
-    k = xp.where(xp.isfinite(key), xp.argmax(xp.where(rivals, log_b, -_inf), axis=-1)[..., None], k)
+    rivals = xp.where((x == first) & (term == key), log_b, -_inf)
+    k = xp.where(xp.isfinite(key), xp.argmax(rivals, axis=-1)[..., None], k)
     top, x_k, b_k, log_b_k = (xp.take_along_axis(v, k, axis=-1) for v in (term, x, b, log_b))
 
     gap, error = two_difference(x, x_k)
