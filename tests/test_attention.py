@@ -2,6 +2,9 @@
 
 import inspect
 import itertools
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -1219,6 +1222,78 @@ def test_all_but_one_of_many_keys(kernel, backend, rng):
                 mine, plain = (one, other) if one.ndim == 1 else (one[head], other[head])
                 scale = np.abs(g).max() * np.max(large if one.ndim == 1 else large[head])
                 close(mine, plain, scale * max(1, np.abs(k).max()), np.dtype(np.float64), size)
+
+
+@pytest.mark.parametrize(
+    ("heads", "n", "m", "options"),
+    [
+        (5, 4500, 4500, {}),  # windows, and windows of windows
+        (1, 1500, 1500, {"chunk": 50}),  # parts of a head
+        (2, 1500, 700, {"log_decay": True, "state": True}),
+        (1, 700, 1500, {"offset": 790, "exclude_self": True, "key_weight": True}),
+        (4, 900, 300, {"offset": -500, "key_weight": True, "state": True}),
+        (4, 300, 900, {"offset": 1700, "log_decay": True}),
+    ],
+)
+def test_efficient_gradients_by_windows(heads, n, m, options, backend, rng):
+    """Numbers of each query and feature are computed again, wherever windows begin and end."""
+    q, k, v = make(rng, (heads, n), 3, 2, np.dtype(np.float64), m)
+    k[-1, m // 2 :] += 300  # units rise on the way
+    g = rng.normal(size=(heads, n, 2))
+    options = {"kernel": "efficient", "causal": True, **options}
+    if options.pop("state", False):
+        before = make(rng, (heads, 6), 3, 2, np.dtype(np.float64))
+        options["initial_state"] = kn.linear_attention(
+            *before, kernel="efficient", return_state=True
+        )[1]
+    if "key_weight" in options:
+        options["key_weight"] = rng.random((heads, m)) * (rng.random(m) < 0.9)
+    if "log_decay" in options:
+        options["log_decay"] = -(rng.random((heads, m)) ** 8)
+    got = backend(kn.linear_attention_vjp, g, q, k, v, **options)
+    want = kn.linear_attention_vjp(g, q, k, v, backend="reference", **options)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10 * np.abs(other).max())
+
+
+MEMORY = """
+import resource
+import sys
+import numpy as np
+import kexue_native as kn
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+kernel, backend, n, d = *sys.argv[1:], 200_000, 8
+kn.set_num_threads(2)
+rng = np.random.default_rng(0)
+x = rng.standard_normal((3, 1, n, d), dtype=np.float32)
+options = {"kernel": kernel, "causal": True, "backend": backend}
+if kernel == "favor_positive":
+    options["projection"] = kn.random_projection(64, d, rng=0, dtype=np.float32)
+kn.linear_attention_vjp(x[0, 0, :9], *x[..., :9, :], grads=tuple(x[..., 9:18, :]), **options)
+grads, g = tuple(np.ones_like(x)), x[2] + 1
+before = peak()
+kn.linear_attention(*x, out=grads[0], **options)
+print(peak() - before)
+kn.linear_attention_vjp(g, *x, grads=grads, **options)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kernel", ["efficient", "elu1", "favor_positive"])
+def test_memory_is_that_of_a_few_states(kernel, backend):
+    """And three numbers a query for gradients: what each query and feature need is not kept."""
+    if backend.name == "reference" or backend.rows < 1 or os.name == "nt":
+        pytest.skip("measures the memory of the kernels")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, kernel, backend.name], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    forward, both = (float(x) for x in done.stdout.split())
+    assert forward < 2, f"{forward} MiB more"
+    assert both < 2 + 3 * 4 * 200_000 / 2**20, f"{both} MiB more"
 
 
 @pytest.mark.slow

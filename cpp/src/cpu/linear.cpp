@@ -11,6 +11,8 @@
 //
 // "efficient" has a denominator for each feature: what a query sees is divided by its own z, so
 // that results need no normaliser, and gradients for z are a number for each query and feature.
+// Causal gradients keep them for a window of queries only, and come to them once more from states
+// of keys along the way.
 #include <cstdlib>
 
 #include "kexue/sincos.h"
@@ -63,6 +65,9 @@ template <class T>
 struct Stats {
   T top, inverse, delta;
 };
+
+template <class T>
+constexpr Dtype type_of = sizeof(T) == 8 ? float64 : float32;
 
 // Up to `chunk` rows in working memory. Logarithms of features are what stands in `features` plus
 // the row's shift and the feature's bias, which are added where they are used.
@@ -529,7 +534,7 @@ struct Scan : Head<T> {
     masses = memory.take(maps.per_feature() ? maps.d_pitch * chunk : 0);
     rooms(memory, source);
     rooms(memory, reader);
-    spare_rooms(memory);
+    spare = states(memory, spare_states());
     if (maps.per_feature() && task == Task::key_gradient) {
       source.tails = memory.take(maps.d_pitch * chunk);
     } else if (maps.per_feature() && task == Task::query_gradient) {
@@ -544,13 +549,13 @@ struct Scan : Head<T> {
     for (; size * children < readers.count; size *= children) count += 2 * children;
     return others ? count : 0;
   }
-  void spare_rooms(Carver<T>& memory) {
-    const index count = spare_states(), room = Base::state_room(maps);
-    T* const handles = memory.take(count * index(sizeof(State<T>) / sizeof(T)));
+  State<T>* states(Carver<T>& memory, index count) const {
+    const index room = Base::state_room(maps);
+    auto* const handles =
+        reinterpret_cast<State<T>*>(memory.take(count * index(sizeof(State<T>) / sizeof(T))));
     T* const at = memory.take(count * room);
-    if (!at) return;
-    spare = reinterpret_cast<State<T>*>(handles);
-    for (index k = 0; k < count; ++k) spare[k] = this->state_at(at + k * room);
+    for (index k = 0; at && k < count; ++k) handles[k] = this->state_at(at + k * room);
+    return handles;
   }
   void rooms(Carver<T>& memory, Block<T>& block) const {
     block.x = memory.take(maps.d_pitch * chunk);
@@ -565,6 +570,13 @@ struct Scan : Head<T> {
     const index last = sources.count - 1;
     const index i = source_row < 0 ? 0 : source_row > last ? last : source_row;
     return kexue::load<double>(sums.data + i * sums.pitch);
+  }
+  // Starts with none of the sources before `from`.
+  void start(State<T>& memory, index from) {
+    this->clear(memory);
+    state = memory;
+    state.place = place_of(from);
+    done = from;
   }
   // Takes sources up to `stop` in.
   void absorb_until(index stop) {
@@ -1051,6 +1063,76 @@ struct Scan : Head<T> {
   }
 };
 
+// Causal gradients of maps with a z for each feature, from the last queries to the first.
+template <class T>
+struct Windows {
+  static constexpr index length = 4 * chunk;  // queries whose numbers are kept
+  static constexpr int children = Scan<T>::children;
+  Scan<T> queries, keys;  // keys in their own order, from the last on
+  index key = 0;          // of the keys, how many have read
+  bool reads = true;      // or only take queries in
+  T* masses = nullptr;
+  State<T>* spare = nullptr;
+
+  void rooms(Carver<T>& memory) {
+    queries.rooms(memory);
+    keys.rooms(memory);
+    masses = memory.take(length * 2 * queries.maps.f);
+    index count = 1;
+    for (index each = length; each < queries.readers.count; each *= children) count += children;
+    spare = queries.states(memory, count);
+  }
+  index turned(index query) const { return queries.readers.count - query; }
+  // Keys that `query` and all after it see, but for its newest; the first has seen none.
+  index seen(index query) const {
+    return query == 0 ? 0 : queries.inside(query + queries.offset - 1);
+  }
+  // Keys, from the last on, that need no query before `query`.
+  index ready(index query) const {
+    const index all = keys.readers.count, last = turned(query) - keys.offset + 1;
+    return query == 0 || last > all ? all : last < 0 ? 0 : last;
+  }
+  // Queries from `first` to `last`. What the keys' state holds are those after them; `before` has
+  // the keys that all of them see, and changes.
+  void go(State<T>& before, index first, index last, State<T>* room) {
+    if (last - first <= length) {
+      window(before, first, last);
+      return;
+    }
+    index each = length;
+    while (each * children < last - first) each *= children;
+    const int parts = int((last - first + each - 1) / each);
+    const auto own = [&](int part) -> State<T>& { return part ? room[part - 1] : before; };
+    const auto from = [&](int part) { return first + part * each; };
+    for (int part = 1; part < parts; ++part) {
+      queries.copy(own(part - 1), own(part));
+      queries.take(own(part), seen(from(part - 1)), seen(from(part)));
+    }
+    for (int part = parts - 1; part >= 0; --part) {
+      go(own(part), from(part), part + 1 < parts ? from(part + 1) : last, room + parts - 1);
+    }
+  }
+  void window(const State<T>& before, index first, index last) {
+    const index pitch = 2 * queries.maps.f * index(sizeof(T));
+    const View kept = {reinterpret_cast<char*>(masses) - first * pitch, pitch, index(sizeof(T)),
+                       type_of<T>};
+    queries.readers.masses = kept;
+    keys.sources.masses = kept.turned(queries.readers.count);
+    queries.state = before;
+    queries.done = seen(first);
+    for (index i = first; i < last; i += queries.step) {
+      queries.go(i, i + queries.step < last ? i + queries.step : last);
+    }
+    const index all = ready(first);
+    while (reads && key < all) {
+      const index next = key + keys.step < all ? key + keys.step : all;
+      keys.go(key, next);
+      key = next;
+    }
+    keys.absorb_until(turned(first));
+  }
+};
+
 // --- Calls ---
 
 struct Memory {
@@ -1134,18 +1216,7 @@ class Heads {
   // as its sources.
   template <class Make>
   bool run(Make make, Heads* onward = nullptr) {
-    if (!single() && !filled_ && !(others_ && parts_ == 1)) {
-      const bool done = each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
-        const index row = job / parts_, part = job % parts_;
-        scan.state = state(row, part + 1);
-        head_.clear(scan.state);
-        scan.done = before(scan, part);
-        scan.state.place = scan.place_of(scan.done);
-        scan.absorb_until(before(scan, part + 1));
-        state(row, part + 1) = scan.state;
-      });
-      if (!done) return false;
-    }
+    if (!single() && !filled_ && !(others_ && parts_ == 1) && !sum_parts(make)) return false;
     if (others_) {
       return each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
         const index row = job / parts_, part = job % parts_, from = part * each_;
@@ -1160,15 +1231,7 @@ class Heads {
         if (from < until) scan.around(outside, from, until, scan.spare);
       });
     }
-    if (!single()) {
-      parallel(rows_, [&](index row) {
-        const Scan<T> scan = make(row);
-        for (index part = scan.started ? 1 : 2; part <= parts_; ++part) {
-          State<T>& own = state(row, part);
-          head_.merge(own, state(row, part - 1), scan.direction, own);
-        }
-      });
-    }
+    if (!single()) chain(make, parts_);
     const index each = onward ? onward->each_ : causal_ ? each_ : 8 * chunk;
     const index strips = onward ? onward->parts_ : causal_ ? parts_ : (readers_ + each - 1) / each;
     if (onward) onward->filled_ = true;
@@ -1176,10 +1239,10 @@ class Heads {
       const index row = job / strips, strip = job % strips, from = strip * each;
       const index until = from + each < readers_ ? from + each : readers_;
       State<T>& own = state(row, causal_ ? strip : parts_);  // nobody else's where it changes
-      if (causal_ && strip == 0 && !scan.started) head_.clear(own);
       scan.state = own;
-      if (onward) scan.go_onward(onward->state(row, strip + 1));
       scan.done = causal_ ? before(scan, strip) : sources_;
+      if (causal_ && strip == 0 && !scan.started) scan.start(own, 0);
+      if (onward) scan.go_onward(onward->state(row, strip + 1));
       for (index i = from; i < until; i += scan.step) {
         scan.go(i, i + scan.step < until ? i + scan.step : until);
       }
@@ -1188,6 +1251,54 @@ class Heads {
         scan.absorb_until(sources_);
         own = scan.state;
       }
+    });
+  }
+
+  // The same by windows, make(row); parts are those of queries, whose sums go to `back`.
+  template <class Make>
+  bool run_windows(Make make, Heads& back) {
+    const auto of_queries = [&](index row) { return make(row).queries; };
+    const auto of_keys = [&](index row) { return make(row).keys; };
+    const auto go = [&](Windows<T>& own, index row, index part) {
+      const index last = (part + 1) * each_;
+      head_.copy(state(row, part), own.spare[0]);
+      own.go(own.spare[0], part * each_, last < readers_ ? last : readers_, own.spare + 1);
+      return own.keys.state;
+    };
+    // Of the part, where queries are taken in from the last on.
+    const auto from = [&](index part) {
+      return part + 1 < parts_ ? readers_ - (part + 1) * each_ : 0;
+    };
+    if (!single()) {
+      if (!sum_parts(of_queries)) return false;
+      chain(of_queries, parts_ - 1);
+    }
+    for (index row = 0; row < rows_; ++row) {
+      if (!make(row).queries.started) head_.clear(state(row, 0));
+    }
+    const index others = parts_ - 1;
+    if (others > 0) {
+      const bool done = each_of(rows_ * others, make, [&](Windows<T>& own, index job) {
+        const index row = job / others, part = others - job % others;
+        State<T>& sum = back.state(row, parts_ - part);
+        own.reads = false;
+        own.keys.start(sum, from(part));
+        sum = go(own, row, part);
+      });
+      if (!done) return false;
+      back.chain(of_keys, others);
+    }
+    return each_of(rows_ * parts_, make, [&](Windows<T>& own, index job) {
+      const index row = job / parts_, part = others - job % parts_;
+      State<T>& after = back.state(row, others - part);
+      if (part == others) {
+        own.keys.start(after, 0);
+      } else {
+        own.keys.state = after;
+        own.keys.done = from(part);
+        own.key = own.ready(readers_ - from(part));
+      }
+      (part ? after : back.last(row)) = go(own, row, part);
     });
   }
 
@@ -1200,12 +1311,12 @@ class Heads {
       head_.clear(to);
     }
   }
-  // f(scan, job) for jobs, as many of which belong to each head, with working memory.
+  // f(scan, job) for jobs, as many of which belong to each head, with working memory; or windows.
   template <class Make, class F>
   bool each_of(index jobs, Make make, F f) {
     long long failed = 0;
     parallel(jobs, [&](index job) {
-      Scan<T> scan = make(job / (jobs / rows_));
+      auto scan = make(job / (jobs / rows_));
       Carver<T> size(nullptr);
       scan.rooms(size);
       void* const block = thread_memory(static_cast<unsigned long long>(size.bytes()));
@@ -1220,6 +1331,27 @@ class Heads {
     return !failed;
   }
   bool single() const { return causal_ && parts_ == 1; }
+  // What the sources of each part add up to.
+  template <class Make>
+  bool sum_parts(Make make) {
+    return each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
+      const index row = job / parts_, part = job % parts_;
+      scan.start(state(row, part + 1), before(scan, part));
+      scan.absorb_until(before(scan, part + 1));
+      state(row, part + 1) = scan.state;
+    });
+  }
+  // The first `count` of these sums to those of all parts so far.
+  template <class Make>
+  void chain(Make make, index count) {
+    parallel(rows_, [&](index row) {
+      const Scan<T> scan = make(row);
+      for (index part = scan.started ? 1 : 2; part <= count; ++part) {
+        State<T>& own = state(row, part);
+        head_.merge(own, state(row, part - 1), scan.direction, own);
+      }
+    });
+  }
   State<T>& state(index row, index part) { return state_[row * each_head_ + part]; }
   // Sources before those that only the readers of `part`, or later ones, take in.
   index before(const Scan<T>& scan, index part) const {
@@ -1283,7 +1415,7 @@ struct Problem {
         m(call['s']),
         projection(projection_room<T>(call, op[3])),
         places(op[6].data ? call.rows * n * index(sizeof(double)) : 0),
-        masses(gradient && options.kind == efficient && (options.causal || options.exclude)
+        masses(gradient && options.kind == efficient && others()
                    ? call.rows * n * 2 * call['d'] * index(sizeof(T))
                    : 0) {
     maps = maps_of<T>(call, options.kind, options.scale, options.eps_of_map, call['v']);
@@ -1326,7 +1458,7 @@ struct Problem {
     if (stats) rows.stats = static_cast<char*>(stats) + row * n * rows.stats_pitch;
     const index pitch = 2 * maps.f * index(sizeof(T));
     rows.masses = {static_cast<char*>(masses.data) + row * n * pitch, pitch, index(sizeof(T)),
-                   sizeof(T) == 8 ? float64 : float32};
+                   type_of<T>};
     return rows;
   }
   // With features of queries that are at most 1.
@@ -1401,7 +1533,8 @@ long long backward(const Call& call) {
   if (!problem.ready) return -1;
   const Maps<T>& maps = problem.maps;
   const index n = problem.n, m = problem.m;
-  Heads<T> heads(call, maps, n, m, problem.options);
+  const bool windows = maps.per_feature() && problem.options.causal;
+  Heads<T> heads(call, maps, n, windows ? n : m, problem.options);
   Memory stats(call.rows * n * index(sizeof(Stats<T>)));
   Memory slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
   if (!stats.data || !slopes.data) return -1;
@@ -1409,20 +1542,14 @@ long long backward(const Call& call) {
   const auto column_of = [](double* at) {
     return View{reinterpret_cast<char*>(at), index(sizeof(double)), 0, float64};
   };
-  {
-    const auto make = [&](index row) {
-      Scan<T> scan = problem.scan(problem.keys(row), problem.queries(row, op, stats.data), false,
-                                  Task::query_gradient);
-      scan.to.dq = matrix(call, to[0], row);
-      if (to[4].data) scan.to.slope = column_of(slope + row * (n + m));
-      return scan;
-    };
-    Heads<T> first(call, maps, m, n, problem.options);
-    if (!first.ready() || !heads.ready()) return -1;
-    for (index row = 0; row < call.rows; ++row) problem.begin(row, first.first(row));
-    if (!first.run(make, problem.all_see_all() ? &heads : nullptr)) return -1;
-  }
-  const auto make = [&](index row) {
+  const auto of_queries = [&](index row) {
+    Scan<T> scan = problem.scan(problem.keys(row), problem.queries(row, op, stats.data), false,
+                                Task::query_gradient);
+    scan.to.dq = matrix(call, to[0], row);
+    if (to[4].data) scan.to.slope = column_of(slope + row * (n + m));
+    return scan;
+  };
+  const auto of_keys = [&](index row) {
     Scan<T> scan = problem.scan(problem.queries(row, op, stats.data).turned(),
                                 problem.keys(row).turned(), true, Task::key_gradient);
     scan.to.dk = matrix(call, to[1], row).turned(m);
@@ -1431,8 +1558,19 @@ long long backward(const Call& call) {
     if (to[4].data) scan.to.slope = column_of(slope + row * (n + m) + n).turned(m);
     return scan;
   };
-  if (!heads.run(make)) return -1;
-  if (to[5].data && !heads.gather(make)) return -1;
+  {
+    Heads<T> first(call, maps, m, n, problem.options);
+    if (!first.ready() || !heads.ready()) return -1;
+    for (index row = 0; row < call.rows; ++row) problem.begin(row, first.first(row));
+    if (windows) {
+      const auto make = [&](index row) { return Windows<T>{of_queries(row), of_keys(row)}; };
+      if (!first.run_windows(make, heads)) return -1;
+    } else if (!first.run(of_queries, problem.all_see_all() ? &heads : nullptr)) {
+      return -1;
+    }
+  }
+  if (!windows && !heads.run(of_keys)) return -1;
+  if (to[5].data && !heads.gather(of_keys)) return -1;
   parallel(call.rows, [&](index row) {
     if (to[4].data) {
       const double *of_query = slope + row * (n + m), *of_key = of_query + n;
@@ -1448,7 +1586,7 @@ long long backward(const Call& call) {
     }
     if (to[5].data) {
       State<T>& state = heads.last(row);
-      const Scan<T> scan = make(row);
+      const Scan<T> scan = of_keys(row);
       scan.move(state, 0, T(-1));
       T* const start = state.c;
       for (index t = 0; t < maps.f; ++t) {

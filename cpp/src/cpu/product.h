@@ -24,9 +24,10 @@ struct Left {
   index by_row, by_column;
 };
 
-// C = A B or C += A B for R rows and N registers of columns.
+// C = A B or C += A B for R rows and N registers of columns. By reference: as a copy, `a` is written
+// to the stack in parts and read back whole, which waits for the stores.
 template <int R, int N, bool adds, class T>
-KX_NOINLINE void product_tile(int depth, Left<T> a, const T* b, index b_pitch, T* c,
+KX_NOINLINE void product_tile(int depth, const Left<T>& a, const T* b, index b_pitch, T* c,
                               index c_pitch) {
   using V = typename Panel<T>::V;
   constexpr int width = Panel<T>::width;
@@ -67,6 +68,7 @@ inline void product_strip(int rows, int depth, Left<T> a, const T* b, index b_pi
     c += count * c_pitch;
   };
   for (; i + 6 <= rows; next(6)) product_tile<6, N, adds>(depth, a, b, b_pitch, c, c_pitch);
+  for (; i + 4 <= rows; next(4)) product_tile<4, N, adds>(depth, a, b, b_pitch, c, c_pitch);
   for (; i + 2 <= rows; next(2)) product_tile<2, N, adds>(depth, a, b, b_pitch, c, c_pitch);
   if (i < rows) product_tile<1, N, adds>(depth, a, b, b_pitch, c, c_pitch);
 }

@@ -605,8 +605,8 @@ def linear_attention_vjp(
     -----
     One scan forward for dq, one backward for the rest; states are computed again and never run
     back by subtraction. Beyond inputs and results memory is that of a few states, and three numbers
-    a query; "efficient", which has a denominator for each feature, keeps two for each where
-    queries see different keys. Projection, params and the units of states are constants. Excluded
+    a query; "efficient", which has a denominator for each feature, keeps two for each of them with
+    `exclude_self` but not `causal`. Projection, params and the units of states are constants. Excluded
     keys, weights of 0 among them, have gradient 0.
 
     The error is at most 64 u L max|g| for dv, and max|v| max(1, r) times that for dq and dk, n
