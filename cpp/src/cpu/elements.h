@@ -11,6 +11,39 @@
 namespace kexue {
 inline namespace KX_ISA {
 
+struct Sum {
+  template <class V>
+  KX_FN V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+// Passes by a nan that comes first.
+struct Largest {
+  template <class V>
+  KX_FN V operator()(V a, V b) const {
+    return maximum(a, b);
+  }
+};
+
+// The lanes of each of lanes<R> packs folded, halves first, one to a lane.
+template <int apart, class R, class F>
+KX_FN R fold_pair(R a, R b, F f) {
+  using B = bits_t<R>;
+  const B at = lane_numbers<B>(), upper = at & element_t<B>(apart), width = splat<B>(lanes<R>);
+  const B first = at - upper + (upper != B{} ? width : B{});
+  return f(__builtin_shuffle(a, b, first), __builtin_shuffle(a, b, first + element_t<B>(apart)));
+}
+template <class R, class F, int apart = lanes<R> / 2>
+KX_FN R fold_packs(R* pack, F f) {
+  KX_UNROLL
+  for (int k = 0; k < apart; ++k) pack[k] = fold_pair<apart>(pack[k], pack[k + apart], f);
+  if constexpr (apart > 1) {
+    return fold_packs<R, F, apart / 2>(pack, f);
+  } else {
+    return pack[0];
+  }
+}
+
 constexpr index elements_a_job = 32768;
 constexpr int element_block = 1024;
 

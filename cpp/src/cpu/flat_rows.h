@@ -42,25 +42,6 @@ KX_FN void along(index begin, index end, F f) {
   if (i < end) f(Part{i, int(end - i)});
 }
 
-// The sums of lanes<R> packs, one to a lane.
-template <int apart, class R>
-KX_FN R fold_pair(R a, R b) {
-  using B = bits_t<R>;
-  const B at = lane_numbers<B>(), upper = at & element_t<B>(apart), width = splat<B>(lanes<R>);
-  const B first = at - upper + (upper != B{} ? width : B{});
-  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, first + element_t<B>(apart));
-}
-template <int apart, class R>
-KX_FN R fold_packs(R* pack) {
-  KX_UNROLL
-  for (int k = 0; k < apart; ++k) pack[k] = fold_pair<apart>(pack[k], pack[k + apart]);
-  if constexpr (apart > 1) {
-    return fold_packs<apart / 2>(pack);
-  } else {
-    return pack[0];
-  }
-}
-
 // The sums of `rows` rows of n terms that lie one behind the other, one to a lane. No more than a
 // few terms are added in their own type.
 template <class R, class T>
@@ -84,7 +65,7 @@ KX_NOINLINE R sums_of_rows(const T* terms, index n, int rows) {
       sum[j] = convert<R>(Pack<T, width / 2>(half[0] + half[1]));
     }
   }
-  return fold_packs<most_rows / 2>(sum);
+  return fold_packs(sum, Sum{});
 }
 
 }  // namespace KX_ISA

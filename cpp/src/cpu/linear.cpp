@@ -75,6 +75,7 @@ template <class T>
 struct Block {
   T *x, *features, *values, *turned;  // x: d x chunk; f x chunk; chunk x e; e x chunk
   T* tails = nullptr;                 // d x chunk, of sources with a tail for each feature
+  T* tops;                            // f, of sources: the largest log of each feature
   T shift[chunk], tail[chunk], keep[chunk];
   int count;
 };
@@ -399,19 +400,37 @@ struct Head {
 
   // --- States ---
 
-  // The largest log of feature t, at least `c`; a nan stays aside.
-  T highest(const Block<T>& block, index t, T c) const {
-    if (!maps.log()) return highest(block, t, chunk, c);
-    const T *const row = block.features + t * chunk, *const shift = block.shift;
-    V top = splat<V>(-infinity);
-    KX_UNROLL
-    for (index i = 0; i < chunk; i += width) {
-      top = maximum(V(kexue::load<V>(row + i) + kexue::load<V>(shift + i)), top);
+  // f of `width` features from each `first` on, a lane each: row(t, i) of columns from i on,
+  // folded.
+  template <class Row, class Fold, class F>
+  KX_FN void by_lanes(Row row, Fold fold, T outside, F f) const {
+    for (index first = 0; first < maps.f; first += width) {
+      V total[width];
+      for (int k = 0; k < width; ++k) {
+        total[k] = splat<V>(outside);
+        if (first + k >= maps.f) continue;
+        KX_UNROLL
+        for (index i = 0; i < chunk; i += width) total[k] = fold(row(first + k, i), total[k]);
+      }
+      f(first, fold_packs(total, fold));
     }
-    const T most = largest_lane(top) + maps.bias_of(t);
-    return most > c ? most : c;
   }
-  // The same among columns below `count`.
+  // The largest logs of a block of sources; a nan stays aside.
+  void find_tops(const Block<T>& block) const {
+    if (!maps.log()) {
+      block.tops[0] = highest(block, 0, chunk, T(-infinity));
+      return;
+    }
+    const T *const features = block.features, *const shift = block.shift;
+    by_lanes(
+        [=](index t, index i) {
+          return V(kexue::load<V>(features + t * chunk + i) + kexue::load<V>(shift + i));
+        },
+        Largest{}, T(-infinity),
+        [&](index first, V top) { kexue::store(block.tops + first, top); });
+    for (index t = 0; maps.bias && t < maps.f; ++t) block.tops[t] += maps.bias[t];
+  }
+  // The largest log of feature t among columns below `count`, at least `c`.
   T highest(const Block<T>& block, index t, index count, T c) const {
     alignas(64) T logs[chunk];
     for (index i = 0; i < chunk; i += width) kexue::store(logs + i, log_of(block, i, t));
@@ -427,15 +446,14 @@ struct Head {
   // Raises the units of a state to those that the block's sources need.
   void raise_all(const Block<T>& sources, const State<T>& state) const {
     if (!maps.log()) {
-      const T c = highest(sources, 0, state.c[0]);
-      for (index t = 0; t < maps.f; ++t) raise(state, t, c);
+      for (index t = 0; t < maps.f; ++t) raise(state, t, sources.tops[0]);
       return;
     }
     for (index first = 0; first < maps.f; first += width) {
-      alignas(64) T top[width] = {}, factor[width];
+      alignas(64) T factor[width];
       const index last = first + width < maps.f ? first + width : maps.f;
-      for (index t = first; t < last; ++t) top[t - first] = highest(sources, t, state.c[t]);
-      const V before = kexue::load<V>(state.c + first), now = kexue::load<V>(top);
+      const V before = kexue::load<V>(state.c + first);
+      const V now = maximum(kexue::load<V>(sources.tops + first), before);
       kexue::store(factor, select(before == now, splat<V>(1), exp_up_to(V(before - now))));
       kexue::store(state.c + first, now);
       for (index t = first; t < last; ++t) scale_row(state, t, factor[t - first]);
@@ -477,16 +495,18 @@ struct Head {
     product(true, int(maps.f), int(maps.e_pitch), sources.count,
             Left<T>{sources.features, chunk, 1}, sources.values, maps.e_pitch, state.s,
             maps.e_pitch);
-    for (index t = 0; t < maps.f; ++t) {
-      V sum{};
-      for (index i = 0; i < chunk; i += width) {
-        const index at = t * chunk + i;
-        sum += sources.tails
-                   ? kexue::load<V>(sources.tails + at)
-                   : kexue::load<V>(sources.features + at) * kexue::load<V>(sources.tail + i);
-      }
-      state.z[t] += sum_of_lanes(sum);
-    }
+    const T *const features = sources.features, *const tails = sources.tails;
+    const T* const tail = sources.tail;
+    by_lanes(
+        [=](index t, index i) {
+          const index at = t * chunk + i;
+          return tails ? kexue::load<V>(tails + at)
+                       : V(kexue::load<V>(features + at) * kexue::load<V>(tail + i));
+        },
+        Sum{}, 0,
+        [&](index first, V sum) {
+          kexue::store(state.z + first, V(kexue::load<V>(state.z + first) + sum));
+        });
     for (int i = 0; i < sources.count; ++i) state.live += sources.keep[i] != 0;
   }
 };
@@ -533,6 +553,7 @@ struct Scan : Head<T> {
     pulled = memory.take(maps.d_pitch * chunk);
     masses = memory.take(maps.per_feature() ? maps.d_pitch * chunk : 0);
     rooms(memory, source);
+    source.tops = memory.take(Base::padded_features(maps));
     rooms(memory, reader);
     spare = states(memory, spare_states());
     if (maps.per_feature() && task == Task::key_gradient) {
@@ -578,12 +599,16 @@ struct Scan : Head<T> {
     state.place = place_of(from);
     done = from;
   }
+  void load_sources(index first, int count) {
+    this->load(sources, first, count, state.place, true, source, rough);
+    this->find_tops(source);
+  }
   // Takes sources up to `stop` in.
   void absorb_until(index stop) {
     while (done < stop) {
       const int count = int(stop - done < chunk ? stop - done : chunk);
       this->move(state, place_of(done + count - 1), direction);
-      this->load(sources, done, count, state.place, true, source, rough);
+      load_sources(done, count);
       this->raise_all(source, state);
       this->settle(source, state);
       this->absorb(source, state);
@@ -599,7 +624,7 @@ struct Scan : Head<T> {
     const index begin = done;
     if (fresh) {
       this->move(state, place_of(stop - 1), direction);
-      this->load(sources, done, int(stop - done), state.place, true, source, rough);
+      load_sources(done, int(stop - done));
       if (last - first > 1 && spread(start - done)) {
         const index middle = (first + last) / 2;
         go(first, middle);
@@ -623,7 +648,7 @@ struct Scan : Head<T> {
     const bool shifted = sources.decay.data || sources.place.data || maps.kind == trigonometric;
     if (!maps.log() && !shifted) return false;
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
-      const T after = this->highest(source, t, state.c[t]);
+      const T after = source.tops[t];
       if (!spreads(state.c[t], after)) continue;
       if (spreads(this->highest(source, t, seen, state.c[t]), after)) return true;
     }
@@ -667,7 +692,7 @@ struct Scan : Head<T> {
     state = outside;
     source.count = 0;
     if (last - first > 1 && low < high) {
-      this->load(sources, low, int(high - low), state.place, true, source, rough);
+      load_sources(low, int(high - low));
       if (towers(high - low)) return false;
       this->raise_all(source, state);
       this->settle(source, state);
@@ -679,7 +704,7 @@ struct Scan : Head<T> {
   bool towers(index count) const {
     if (!maps.log() && maps.kind != trigonometric) return false;
     for (index t = 0; t < (maps.log() ? maps.f : 1); ++t) {
-      const T after = this->highest(source, t, state.c[t]);
+      const T after = source.tops[t];
       if (!spreads(state.c[t], after)) continue;
       alignas(64) T logs[chunk];
       for (index i = 0; i < chunk; i += width) kexue::store(logs + i, this->log_of(source, i, t));
