@@ -735,6 +735,19 @@ struct Scan : Head<T> {
       for (index i = 0; i < from && i < chunk; ++i) pairs[j * chunk + i] = 0;
     }
   }
+  // f(from, count, seen) of readers, of which the last sees so many sources, the others fewer.
+  template <class F>
+  void by_halves(index first, index begin, F f) const {
+    constexpr int half = chunk / 2;
+    if (others || all_seen(first, begin)) {
+      f(index(0), int(chunk), source.count);
+      return;
+    }
+    for (index i = 0; i < chunk; i += half) {
+      const index seen = first + i + half - 1 + offset - begin;
+      f(i, half, seen < 0 ? 0 : seen < source.count ? int(seen) : source.count);
+    }
+  }
   bool all_seen(index first, index begin) const {
     return source.count == 0 || (!others && sees(first, begin + source.count - 1));
   }
@@ -745,8 +758,11 @@ struct Scan : Head<T> {
     const bool plain =
         all_seen(first, begin) || all_finite(source.values, source.count * maps.e_pitch);
     if (plain) {
-      product(true, reader.count, int(maps.e_pitch), source.count, Left<T>{scores, 1, chunk},
-              source.values, maps.e_pitch, total, maps.e_pitch);
+      by_halves(first, begin, [&](index from, int count, int seen) {
+        const int rows = int(reader.count - from < count ? reader.count - from : count);
+        product(true, rows, int(maps.e_pitch), seen, Left<T>{scores + from, 1, chunk},
+                source.values, maps.e_pitch, total + from * maps.e_pitch, maps.e_pitch);
+      });
       return;
     }
     for (int i = 0; i < reader.count; ++i) {
@@ -789,8 +805,10 @@ struct Scan : Head<T> {
     product(false, count, int(maps.e_pitch), int(maps.f), Left<T>{reader.features, 1, chunk},
             state.s, maps.e_pitch, total, maps.e_pitch);
     if (source.count && maps.f > 0) {
-      product(false, source.count, int(chunk), int(maps.f), Left<T>{source.features, 1, chunk},
-              reader.features, chunk, scores, chunk);
+      by_halves(first, begin, [&](index from, int count, int seen) {
+        product(false, seen, count, int(maps.f), Left<T>{source.features, 1, chunk},
+                reader.features + from, chunk, scores + from, chunk);
+      });
       mask(first, begin, scores);
       for (int j = 0; j < source.count; ++j) {
         for (index i = 0; i < chunk; ++i) mass[i] += scores[j * chunk + i] * source.tail[j];
@@ -850,8 +868,10 @@ struct Scan : Head<T> {
   void add_features(const T* features, index first, int count, index begin, T* to) const {
     const bool plain = all_seen(first, begin) || all_finite(features, maps.f * chunk);
     if (plain) {
-      product(true, int(maps.f), int(chunk), source.count, Left<T>{features, chunk, 1}, scores,
-              chunk, to, chunk);
+      by_halves(first, begin, [&](index from, int count, int seen) {
+        product(true, int(maps.f), count, seen, Left<T>{features, chunk, 1}, scores + from, chunk,
+                to + from, chunk);
+      });
       return;
     }
     for (index t = 0; t < maps.f; ++t) {
@@ -936,8 +956,10 @@ struct Scan : Head<T> {
     product(false, int(maps.f), int(chunk), int(maps.e), Left<T>{state.s, maps.e_pitch, 1},
             reader.turned, chunk, slope, chunk);
     if (source.count) {
-      product(false, source.count, int(chunk), int(maps.e), Left<T>{source.values, maps.e_pitch, 1},
-              reader.turned, chunk, scores, chunk);
+      by_halves(first, begin, [&](index from, int count, int seen) {
+        product(false, seen, count, int(maps.e), Left<T>{source.values, maps.e_pitch, 1},
+                reader.turned + from, chunk, scores + from, chunk);
+      });
       for (int j = 0; j < source.count && !source.tails; ++j) {
         for (index i = 0; i < chunk; ++i) {
           scores[j * chunk + i] += source.tail[j] * reader.tail[i];

@@ -81,6 +81,9 @@ inline void product_of(int rows, int columns, int depth, Left<T> a, const T* b, 
   for (; j + strip * width <= columns; j += strip * width) {
     product_strip<strip, adds>(rows, depth, a, b + j, b_pitch, c + j, c_pitch);
   }
+  for (; strip > 2 && j + 2 * width <= columns; j += 2 * width) {
+    product_strip<2, adds>(rows, depth, a, b + j, b_pitch, c + j, c_pitch);
+  }
   for (; j < columns; j += width) {
     product_strip<1, adds>(rows, depth, a, b + j, b_pitch, c + j, c_pitch);
   }
