@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from inspect import signature
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -250,29 +251,71 @@ class LinearAttentionState:
 class _Step:
     """What a step learns about the next ones with the same options on plain arrays."""
 
-    __slots__ = ("chosen", "dtype", "kernel", "key", "maps", "numbers", "shapes")
+    __slots__ = (
+        "chosen",
+        "dtype",
+        "kernel",
+        "key",
+        "least",
+        "maps",
+        "numbers",
+        "own",
+        "parts",
+        "shapes",
+    )
 
-    def __init__(self, kernel: Any, key: Any, rows: Any, maps: Any, numbers: Any) -> None:
-        self.kernel, self.key, self.maps, self.numbers = kernel, key, maps, numbers
+    def __init__(
+        self, kernel: Any, own: Any, key: Any, rows: Any, maps: Any, numbers: Any, parts: Any
+    ) -> None:
+        self.kernel, self.own, self.key = kernel, own, key
+        self.maps, self.numbers, self.parts = maps, numbers, parts
         self.chosen = current()
         self.dtype = rows[0].dtype
         self.shapes = tuple(x.shape for x in rows)
+        self.least = -float(np.finfo(parts[0].dtype).max)
 
-    def fits(self, q: Array, k: Array, v: Array, projection: Any, key: Any) -> bool:
+    def fits(self, rows: tuple[Array, Array, Array], parts: Any, own: Any, key: Any) -> bool:
+        q, k, v = rows
         return (
             type(q) is type(k) is type(v) is np.ndarray
             and q.dtype is k.dtype is v.dtype is self.dtype
             and (q.shape, k.shape, v.shape) == self.shapes
-            and projection is self.maps[0]
+            and all(map(is_, parts, self.parts))
+            and all(map(is_, own, self.own))
             and self.key == key
             and self.chosen == current()
         )
 
-    def run(self, state: LinearAttentionState, q: Array, k: Array, v: Array) -> Array:
-        out = np.empty(self.shapes[2], self.dtype)
-        self.kernel(q, k, v, *self.maps, None, None, *self.numbers, out, state.c, state.s, state.z)
-        state.count += 1
+    def run(self, rows: tuple[Array, Array, Array], weight: Any, decay: Any, out: Any) -> Any:
+        """The result, or None where another argument is not plain."""
+        if weight is not None:
+            weight = self.of_key(weight, 0.0, math.inf)
+            if weight is None:
+                return None
+        if decay is not None:
+            decay = self.of_key(decay, self.least, 0.0)
+            if decay is None:
+                return None
+        if out is None:
+            out = np.empty(self.shapes[2], self.dtype)
+        elif not (
+            type(out) is np.ndarray
+            and out.dtype is self.dtype
+            and out.shape == self.shapes[2]
+            and out.flags.behaved
+            and not any(np.may_share_memory(out, x) for x in (*rows, weight, decay, *self.parts))
+        ):
+            return None
+        self.kernel(*rows, *self.maps, weight, decay, *self.numbers, out, *self.parts)
         return out
+
+    def of_key(self, x: Any, low: float, high: float) -> Array | None:
+        """A plain number or array, one for each head, within limits; else None."""
+        loop, wide = self.parts[0].shape[:-1], self.parts[0].dtype
+        if isinstance(x, (float, np.float32)):
+            return np.full(loop, x, wide) if low <= x <= high else None
+        plain = type(x) is np.ndarray and x.dtype is wide and x.shape == loop
+        return x if plain and ((low <= x) & (x <= high)).all() else None
 
 
 class _Options:
@@ -606,8 +649,8 @@ def linear_attention_vjp(
     One scan forward for dq, one backward for the rest; states are computed again and never run
     back by subtraction. Beyond inputs and results memory is that of a few states, and three numbers
     a query; "efficient", which has a denominator for each feature, keeps two for each of them with
-    `exclude_self` but not `causal`. Projection, params and the units of states are constants. Excluded
-    keys, weights of 0 among them, have gradient 0.
+    `exclude_self` but not `causal`. Projection, params and the units of states are constants.
+    Excluded keys, weights of 0 among them, have gradient 0.
 
     The error is at most 64 u L max|g| for dv, and max|v| max(1, r) times that for dq and dk, n
     times for dk, with r the largest norm of a row of the projection, or |k| and |q| without one.
@@ -887,11 +930,14 @@ def linear_attention_step(
     name = "linear_attention_step"
     if not isinstance(state, LinearAttentionState):
         raise TypeError(f"{name}: state must be a LinearAttentionState, got {type(state).__name__}")
-    key = (kernel, normalize, eps, params, input_scale, kernel_eps, backend)
+    given, parts = (q_t, k_t, v_t), (state.c, state.s, state.z)
+    own, key = (projection, params, normalize), (kernel, eps, input_scale, kernel_eps, backend)
     plan = state._step
-    if plan is not None and plan.fits(q_t, k_t, v_t, projection, key):
-        if key_weight is log_decay is out is None:
-            return plan.run(state, q_t, k_t, v_t)
+    if plan is not None and plan.fits(given, parts, own, key):
+        value = plan.run(given, key_weight, log_decay, out)
+        if value is not None:
+            state.count += 1
+            return value
     lead = [
         as_array(name, a, x)[..., None, :] for a, x in (("q_t", q_t), ("k_t", k_t), ("v_t", v_t))
     ]
@@ -927,7 +973,6 @@ def linear_attention_step(
     found = results(batch, [("lv", None, batch.dtype)], place)
     kernels = choose("attention.linear", batch, backend)
     arrays = batch.kernel_arrays("q_t", "k_t", "v_t")
-    parts = state.c, state.s, state.z
     whole = all(x.flags.c_contiguous and x.dtype == batch.wide for x in parts)
     if whole and KINDS[options.map.kind] in STEPS and hasattr(kernels, "linear_attention_step"):
         rows = [x[..., 0, :] for x in arrays]
@@ -942,7 +987,7 @@ def linear_attention_step(
         kernels.linear_attention_step(*rows, *maps, weight, decay, *numbers, to, *parts)
         same = [x.shape[:-1] for x in rows] == [state.z.shape[:-1]] * 3
         if same and way.projection is projection:
-            state._step = _Step(kernels.linear_attention_step, key, rows, maps, numbers)
+            state._step = _Step(kernels.linear_attention_step, own, key, rows, maps, numbers, parts)
     else:
         to = bits(found[0].buffer)
         kernels.linear_attention(*arrays, *options.arguments, to, *parts)
