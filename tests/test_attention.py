@@ -653,6 +653,77 @@ def test_steps_are_the_causal_call(kernel, backend, rng):
     same_state(merged, last)
 
 
+@pytest.mark.parametrize("name", ["float64", "float32"])
+@pytest.mark.parametrize("kernel", ["identity", "elu1", "exp", "favor_positive"])
+def test_steps_of_whole_and_part_registers(kernel, name, backend, rng):
+    """Features and values of many sizes, weights of 0 among others; with and without `out=`."""
+    dtype = np.dtype(name)
+    options = {"kernel": kernel, "normalize": kernel != "identity"}
+    for d, f, width in ((3, 37, 70), (19, 64, 64), (33, 33, 150), (16, 5, 1)):
+        if kernel == "favor_positive":
+            options["projection"] = rng.normal(size=(f, d)).astype(dtype)
+        q, k, v = make(rng, (5,), d, width, dtype)
+        more = {
+            "key_weight": (rng.random(5) * (np.arange(5) != 2)).astype(dtype),
+            "log_decay": -rng.random(5).astype(dtype),
+        }
+        want = backend(kn.linear_attention, q, k, v, causal=True, **more, **options)
+        features = f if kernel == "favor_positive" else d
+        state = kn.linear_attention_init((), features, width, dtype, kernel=kernel)
+        v[2] = nan  # without weight, and not read
+        for t in range(5):
+            given = {key: x[t] for key, x in more.items()}
+            if t % 2:
+                given["out"] = np.zeros(width, dtype)
+            got = backend(kn.linear_attention_step, state, q[t], k[t], v[t], **given, **options)
+            assert t % 2 == 0 or got is given["out"]
+            large = 1e-9 if dtype == np.float64 else 1e-3
+            np.testing.assert_allclose(got, want[t], atol=large * np.abs(want).max())
+
+
+def test_repeated_steps(backend, rng):
+    """What a step remembers for the next ones is looked at again where it may have changed."""
+    d, width = 4, 3
+    q, k, v = rng.normal(size=(3, 2, 4))
+    v = v[:, :width].copy()
+    plain = kn.linear_attention_init((2,), d, width, np.float64)
+    take = partial(backend, kn.linear_attention_step)
+    for _ in range(2):
+        take(plain, q, k, v)
+    states = [plain.copy() for _ in range(9)]
+    for state in states:
+        take(state, q, k, v)
+    want = take(states[0], q, k, v)
+    out = np.empty((2, width))
+    assert take(states[1], q, k, v, out=out) is out and np.array_equal(out, want)
+    inside = v.copy()
+    assert take(states[2], q, k, inside, out=inside) is inside and np.array_equal(inside, want)
+    strided = np.zeros((2, 2 * width))[:, ::2]
+    assert take(states[3], q, k, v, out=strided) is strided and np.array_equal(strided, want)
+    assert np.array_equal(take(states[4], q, k, v, key_weight=1.0, log_decay=-0.0), want)
+    wide = np.zeros((2, d, 2 * width))[:, :, ::2]
+    wide[...] = states[5].s
+    states[5].s = wide
+    np.testing.assert_allclose(take(states[5], q, k, v), want, rtol=1e-12)
+    np.testing.assert_allclose(wide, states[0].s, rtol=1e-12)
+    keyed = {"key_weight": rng.random(2), "log_decay": -rng.random(2)}
+    fresh = states[6].copy()
+    assert np.array_equal(take(states[6], q, k, v, **keyed), take(fresh, q, k, v, **keyed))
+    before = states[7].s.copy()
+    for wrong in (
+        {"key_weight": -1.0},
+        {"key_weight": np.array([1.0, nan])},
+        {"log_decay": 0.5},
+        {"log_decay": np.array([0.0, -inf])},
+        {"out": np.empty((2, width), np.float32)},
+        {"out": np.empty((3, width))},
+        {"normalize": "yes"},
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"step: {next(iter(wrong))} must"):
+            take(states[7], q, k, v, **wrong)
+    assert np.array_equal(states[7].s, before) and states[7].count == 3
+
+
 def same_state(one, other):
     assert one.count == other.count
     for a, b in ((one.s, other.s), (one.z, other.z)):

@@ -84,7 +84,7 @@ KX_FN T exp_anywhere(T x) {
 // The unit e^c of what is empty is 1.
 template <class T>
 KX_FN T unit_of(T c) {
-  return c == T(-infinity) ? T(0) : c;
+  return select(c == splat<T>(-infinity), T{}, c);
 }
 
 // What a key's logarithm `a` and a query's `b` become at a step that finds the unit e^before.
@@ -92,7 +92,7 @@ template <class T>
 struct StepLogs {
   T c, key, fade, query;
   KX_FN StepLogs(T a, T b, T before) {
-    c = a > before ? a : before;
+    c = select(a > before, a, before);
     key = a - unit_of(c);
     fade = before - unit_of(c);
     query = b + c;

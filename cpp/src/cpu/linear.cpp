@@ -1722,17 +1722,65 @@ void features_of(const Maps<T>& maps, T* const (&x)[2], T* const (&to)[2]) {
       to[k][t] = single_feature(maps.kind, x[k][t], maps.eps);
     }
   }
-  for (index t = 0; maps.kind == affine && t < maps.f; ++t) {
-    V first{}, second{};
-    for (index i = 0; i < maps.d_pitch; i += lanes<V>) {
-      const V weights = load<V>(maps.weights + t * maps.d_pitch + i);
-      first += weights * load<V>(x[0] + i);
-      second += weights * load<V>(x[1] + i);
+  constexpr int width = lanes<V>;
+  for (index first = 0; maps.kind == affine && first < maps.f; first += width) {
+    V sum[2][width] = {};
+    for (int j = 0; j < width && first + j < maps.f; ++j) {
+      for (index i = 0; i < maps.d_pitch; i += width) {
+        const V weights = load<V>(maps.weights + (first + j) * maps.d_pitch + i);
+        sum[0][j] += weights * load<V>(x[0] + i);
+        sum[1][j] += weights * load<V>(x[1] + i);
+      }
     }
-    to[0][t] = sum_of_lanes(first) + (maps.bias[t] - T(0.5) * half[0]);
-    to[1][t] = sum_of_lanes(second) + (maps.bias[t] - T(0.5) * half[1]);
+    const V bias = load<V>(maps.bias + first);
+    for (int k = 0; k < 2; ++k) {
+      store(to[k] + first, V(fold_packs(sum[k], Sum{}) + (bias - T(0.5) * half[k])));
+    }
   }
 }
+
+// f(W{}, i) for i below count, where W is a register or, at the end, a number.
+template <class T, class F>
+KX_FN void in_registers(index count, F f) {
+  using V = typename Panel<T>::V;
+  index i = 0;
+  for (; i + lanes<V> <= count; i += lanes<V>) f(V{}, i);
+  for (; i < count; ++i) f(T{}, i);
+}
+
+// Rows of a state, e numbers each, that fade and take in a key, and what a query reads of them.
+template <class T>
+struct StepRows {
+  index count, e;
+  T* s;
+  const T *fade, *key, *query, *v;
+  T* out;
+  // Columns from i on, as long as there are N times W; returns the first that is left.
+  template <int N, class W>
+  KX_FN index columns(index i) const {
+    constexpr int width = int(sizeof(W) / sizeof(T));
+    for (; i + N * width <= e; i += N * width) {
+      W sum[N], value[N];
+      KX_UNROLL
+      for (int j = 0; j < N; ++j) {
+        sum[j] = load<W>(out + i + j * width);
+        value[j] = load<W>(v + i + j * width);
+      }
+      for (index t = 0; t < count; ++t) {
+        KX_UNROLL
+        for (int j = 0; j < N; ++j) {
+          T* const at = s + t * e + i + j * width;
+          const W now = splat<W>(fade[t]) * load<W>(at) + splat<W>(key[t]) * value[j];
+          store(at, now);
+          sum[j] += splat<W>(query[t]) * now;
+        }
+      }
+      KX_UNROLL
+      for (int j = 0; j < N; ++j) store(out + i + j * width, sum[j]);
+    }
+    return i;
+  }
+};
 
 // Takes a key in and reads for a query, in one pass over the state, which the last three operands
 // are. Operands q, k, v, projection, bias, weight, decay; the state's arrays are contiguous.
@@ -1813,19 +1861,21 @@ long long step(const Call& call) {
       };
       T *c = state(8), *s = state(9), *z = state(10);
       features_of<T>(maps, {q, k}, {b, a});
-      const T log_weight = weight == 1 ? T(0) : log(weight);
+      const T log_weight = weight == 1 ? T(0) : weight == 0 ? T(-infinity) : log(weight);
       T top = 0;
       if (maps.log()) {
-        top = T(-infinity);
-        for (index t = 0; t < f; ++t) {
-          a[t] = weight == 0 ? T(-infinity) : a[t] + log_weight;
-          const StepLogs<T> logs(a[t], b[t], c[t] + decay);
-          c[t] = logs.c;
-          a[t] = logs.key;
-          fade[t] = logs.fade;
-          b[t] = logs.query;
-          top = b[t] > top ? b[t] : top;
-        }
+        V most = splat<V>(-infinity);
+        in_registers<T>(f, [&](auto as, index t) {
+          using W = decltype(as);
+          const StepLogs<W> logs(load<W>(a + t) + splat<W>(log_weight), load<W>(b + t),
+                                 load<W>(c + t) + splat<W>(decay));
+          store(c + t, logs.c);
+          store(a + t, logs.key);
+          store(fade + t, logs.fade);
+          store(b + t, logs.query);
+          most = maximum(logs.query + V{}, most);
+        });
+        top = largest_lane(most);
         if (top == T(-infinity)) top = 0;
         for (index t = 0; t < f; t += width) {
           store(a + t, exp_up_to(load<V>(a + t)));
@@ -1833,27 +1883,32 @@ long long step(const Call& call) {
           store(b + t, exp_up_to(V(load<V>(b + t) - top)));
         }
       } else {
+        const T down = exp_anywhere(decay);
         for (index t = 0; t < f; ++t) {
           a[t] *= weight;
-          fade[t] = exp_anywhere(decay);
+          fade[t] = down;
         }
       }
+      V masses{};
       T mass = 0;
-      for (index t = 0; t < f; ++t) {
-        z[t] = fade[t] * z[t] + a[t];
-        mass += b[t] * z[t];
-        T* const to = s + t * e;
-        index i = 0;
-        const V down = splat<V>(fade[t]), key = splat<V>(a[t]), query = splat<V>(b[t]);
-        for (; i + width <= e; i += width) {
-          const V now = down * load<V>(to + i) + key * load<V>(v + i);
-          store(to + i, now);
-          store(out + i, V(load<V>(out + i) + query * now));
+      in_registers<T>(f, [&](auto as, index t) {
+        using W = decltype(as);
+        const W now = load<W>(fade + t) * load<W>(z + t) + load<W>(a + t);
+        store(z + t, now);
+        if constexpr (sizeof(W) == sizeof(V)) {
+          masses += load<W>(b + t) * now;
+        } else {
+          mass += b[t] * now;
         }
-        for (; i < e; ++i) {
-          to[i] = fade[t] * to[i] + a[t] * v[i];
-          out[i] += b[t] * to[i];
-        }
+      });
+      mass += sum_of_lanes(masses);
+      constexpr index together = 32;  // rows, whose columns are gone through by registers
+      for (index t = 0; t < f; t += together) {
+        const StepRows<T> rows = {
+            f - t < together ? f - t : together, e, s + t * e, fade + t, a + t, b + t, v, out};
+        index i = rows.template columns<4, V>(0);
+        i = rows.template columns<1, V>(i);
+        rows.template columns<1, T>(i);
       }
       const T factor = row_factor(maps.kind, normalize, mass, top, T(parameter[4]));
       for (index i = 0; i < e; ++i) out[i] = factor == 0 ? T(0) : out[i] * factor;

@@ -303,9 +303,12 @@ class _Step:
             and out.dtype is self.dtype
             and out.shape == self.shapes[2]
             and out.flags.behaved
-            and not any(np.may_share_memory(out, x) for x in (*rows, weight, decay, *self.parts))
         ):
             return None
+        else:
+            for x in (*rows, weight, decay, *self.parts):
+                if x is not None and np.may_share_memory(out, x):
+                    return None
         self.kernel(*rows, *self.maps, weight, decay, *self.numbers, out, *self.parts)
         return out
 
