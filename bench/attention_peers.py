@@ -181,11 +181,11 @@ def _features(xp: Any, x: Any, w: Any, top: Any) -> Any:
     return xp.exp(u - top(u))
 
 
-def torch_call(problem: Problem, threads: int, own: bool) -> Call:
+def torch_call(problem: Problem, own: bool, device: str = "cpu") -> Callable[[], tuple[Any, ...]]:
+    """Tensors of a composition, or of PyTorch's `own` kernel for exact attention"""
     torch = load("torch")
-    torch.set_num_threads(threads)
-    q, k, v, g = (torch.from_numpy(x) for x in data(problem.n))
-    w = torch.from_numpy(projection())
+    q, k, v, g = (torch.from_numpy(x).to(device) for x in data(problem.n))
+    w = torch.from_numpy(projection()).to(device)
 
     def favor(q: Any, k: Any, v: Any) -> Any:
         phi = _features(torch, q, w, lambda u: u.amax(-1, keepdim=True).detach())
@@ -212,14 +212,20 @@ def torch_call(problem: Problem, threads: int, own: bool) -> Call:
 
         def forward() -> Any:
             with torch.inference_mode():
-                return function(q, k, v).numpy()
+                return (function(q, k, v),)
 
         return forward
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     if problem.kind == "softmax":  # the backward pass alone, as of ours
         out = function(*leaves)
-        return lambda: [x.numpy() for x in torch.autograd.grad(out, leaves, g, retain_graph=True)]
-    return lambda: [x.numpy() for x in torch.autograd.grad(function(*leaves), leaves, g)]
+        return lambda: torch.autograd.grad(out, leaves, g, retain_graph=True)
+    return lambda: torch.autograd.grad(function(*leaves), leaves, g)
+
+
+def torch_on_cpu(problem: Problem, threads: int, own: bool) -> Call:
+    load("torch").set_num_threads(threads)
+    call = torch_call(problem, own)
+    return lambda: [x.numpy() for x in call()]
 
 
 def performer(problem: Problem, threads: int) -> Call:
@@ -291,8 +297,8 @@ def jax_call(problem: Problem, threads: int) -> Call:
 COMPETITORS: dict[str, Callable[[Problem, int], Call]] = {
     "kn": ours,
     "numpy, buffers": numpy_favor,
-    "torch": lambda problem, threads: torch_call(problem, threads, False),
-    "torch sdpa": lambda problem, threads: torch_call(problem, threads, True),
+    "torch": lambda problem, threads: torch_on_cpu(problem, threads, False),
+    "torch sdpa": lambda problem, threads: torch_on_cpu(problem, threads, True),
     "jax.jit": jax_call,
     "performer-pytorch": performer,
     "limit": limit,

@@ -201,7 +201,8 @@ def interleave(
 
 
 # ---- tables of other problems than those of report.py, for which a module `peers` has
-# problems(quick), competitors(problem) and prepare(problem, competitor, threads)
+# problems(quick), competitors(problem) and prepare(problem, competitor, threads), and where it is
+# not the host that is timed a clock(call) and a DEVICE
 
 
 def cases(peers: Any, quick: bool) -> tuple[list[tuple[Any, str]], list[str]]:
@@ -244,9 +245,10 @@ def print_tables(peers_name: str, description: str) -> None:
                 wrong[name] = str(reason)
             except AssertionError as error:
                 wrong[name] = f"wrong: {error}"
-        times = interleave(calls, options.seconds)
+        times = interleave(calls, options.seconds, getattr(peers, "clock", once))
         rivals = [t for name, t in times.items() if not name.startswith(("kn", "limit"))]
-        print(f"\n### {problem.name}, {options.threads} threads\n")
+        where = getattr(peers, "DEVICE", f"{options.threads} threads")
+        print(f"\n### {problem.name}, {where}\n")
         print("| | ms | best peer / this |\n|---|---:|---:|")
         for name, seconds in sorted(times.items(), key=lambda item: item[1]):
             best = f"{min(rivals) / seconds:.2f}" if rivals else ""
