@@ -83,13 +83,17 @@ class Batch(Call):
                 raise ValueError(
                     f"{self.name}: {argument} must have shape {shape}, got {tuple(x.shape)}"
                 )
-        try:
-            self.loop = np.broadcast_shapes(self.loop, x.shape[:split])
-        except ValueError:
-            raise ValueError(
-                f"{self.name}: {argument} must have leading axes that broadcast with {self.loop}, "
-                f"got {tuple(x.shape)}"
-            ) from None
+        lead = x.shape[:split]
+        if not self.loop:
+            self.loop = lead
+        elif lead and lead != self.loop:
+            try:
+                self.loop = np.broadcast_shapes(self.loop, lead)
+            except ValueError:
+                raise ValueError(
+                    f"{self.name}: {argument} must have leading axes that broadcast with "
+                    f"{self.loop}, got {tuple(x.shape)}"
+                ) from None
         if x.dtype != dtype:
             x = x.astype(dtype)
         self.arrays[argument] = x
@@ -153,7 +157,8 @@ def finish(batch: Batch, found: Sequence[Result], out: Any) -> Any:
 
 def bits(x: Array | None) -> Array | None:
     """bfloat16 travels to kernels as its bits, which every consumer knows."""
-    return x.view(_BITS) if x is not None and x.dtype.name == "bfloat16" else x
+    narrow = x is not None and x.dtype.kind == "V" and x.dtype.name == "bfloat16"
+    return x.view(_BITS) if narrow else x  # type: ignore[union-attr]
 
 
 def as_index(name: str, argument: str, value: Any, least: int | None = None) -> int:
