@@ -143,7 +143,9 @@ long long forward(const Call& call) {
     return scan;
   };
   Heads<T> heads(call, maps, problem.m, problem.n, problem.options);
-  if (!heads.ready()) return -1;
+  const Memory states(heads.bytes());
+  if (!states.data) return -1;
+  heads.begin_at(states.data);
   for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
   if (!heads.run(make)) return -1;
   if (!op[12].data) return 0;
@@ -173,10 +175,14 @@ long long backward(const Call& call) {
   const Maps<T>& maps = problem.maps;
   const index n = problem.n, m = problem.m;
   const bool windows = maps.per_feature() && problem.options.causal;
+  Heads<T> first(call, maps, m, n, problem.options);
   Heads<T> heads(call, maps, n, windows ? n : m, problem.options);
+  const Memory states(first.bytes() + heads.bytes());
   Memory stats(call.rows * n * index(sizeof(Stats<T>)));
   Memory slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
-  if (!stats.data || !slopes.data) return -1;
+  if (!states.data || !stats.data || !slopes.data) return -1;
+  first.begin_at(states.data);
+  heads.begin_at(static_cast<char*>(states.data) + first.bytes());
   double* const slope = static_cast<double*>(slopes.data);
   const auto column_of = [](double* at) {
     return View{reinterpret_cast<char*>(at), index(sizeof(double)), 0, float64};
@@ -197,18 +203,14 @@ long long backward(const Call& call) {
     if (to[4].data) scan.to.slope = column_of(slope + row * (n + m) + n).turned(m);
     return scan;
   };
-  {
-    Heads<T> first(call, maps, m, n, problem.options);
-    if (!first.ready() || !heads.ready()) return -1;
-    for (index row = 0; row < call.rows; ++row) problem.begin(row, first.first(row));
-    if (windows) {
-      const auto make = [&](index row) { return Windows<T>{of_queries(row), of_keys(row)}; };
-      if (!first.run_windows(make, heads)) return -1;
-    } else if (!first.run(of_queries, problem.all_see_all() ? &heads : nullptr)) {
-      return -1;
-    }
+  for (index row = 0; row < call.rows; ++row) problem.begin(row, first.first(row));
+  if (windows) {
+    const auto make = [&](index row) { return Windows<T>{of_queries(row), of_keys(row)}; };
+    if (!first.run_windows(make, heads)) return -1;
+  } else {
+    if (!first.run(of_queries, problem.all_see_all() ? &heads : nullptr)) return -1;
+    if (!heads.run(of_keys)) return -1;
   }
-  if (!windows && !heads.run(of_keys)) return -1;
   if (to[5].data && !heads.gather(of_keys)) return -1;
   parallel(call.rows, [&](index row) {
     if (to[4].data) {

@@ -68,6 +68,7 @@ struct Block {
   T* tops;                            // f, of sources: the largest log of each feature
   T shift[chunk], tail[chunk], keep[chunk];
   int count;
+  index columns;  // of panels that are in use: one register's, or all
 };
 
 template <class T>
@@ -164,6 +165,7 @@ struct Head {
   void load(const Rows& rows, index first, int count, double place, bool weighted, Block<T>& to,
             T* rough) const {
     to.count = count;
+    to.columns = count <= width ? width : chunk;
     fetch(rows.x.from(first), count, maps.d, rough, maps.d_pitch);
     if (rows.values.data) {
       fetch(rows.values.from(first), count, maps.e, to.values, maps.e_pitch);
@@ -183,7 +185,7 @@ struct Head {
         if (own.inverse == 0) to.keep[i] = 0;
       }
     }
-    for (index i = 0; i < chunk; ++i) {
+    for (index i = 0; i < to.columns; ++i) {
       if (to.keep[i] > 0 || (i < count && to.keep[i] != to.keep[i])) continue;
       to.keep[i] = 0;
       to.tail[i] = 0;
@@ -198,7 +200,7 @@ struct Head {
       }
     }
     if (maps.scale != 1) multiply(rough, count * maps.d_pitch, maps.scale);
-    turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.x, chunk);
+    turn(rough, maps.d_pitch, to.columns, maps.d_pitch, to.x, chunk);
     for (int i = 0; i < int(chunk); ++i) {
       if (to.keep[i] == 0) {
         to.shift[i] = T(-infinity);
@@ -209,7 +211,8 @@ struct Head {
     features(to, map_of(maps.kind, rows.query));
     if (maps.per_feature() && rows.query && weighted) load_masses(rows, first, to, rough);
     if (maps.log() || (count == chunk && !rows.weight.data && !weighted)) return;
-    each_feature(to.features, [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
+    each_feature(to.features, to.columns,
+                 [&](V x, index i, index) { return x * kexue::load<V>(to.keep + i); });
   }
   // Takes logarithms of denominators from those of features, and gradients for them as tails.
   void load_masses(const Rows& rows, index first, Block<T>& to, T* rough) const {
@@ -221,11 +224,11 @@ struct Head {
       turn(rough, maps.d_pitch, chunk, maps.d_pitch, to.tails, chunk);
     };
     next(0);
-    each_feature(to.features, [&](V x, index i, index t) {
+    each_feature(to.features, to.columns, [&](V x, index i, index t) {
       return x - kexue::load<V>(to.tails + t * chunk + i);
     });
     next(1);
-    each_feature(to.tails, [&](V x, index i, index) {
+    each_feature(to.tails, to.columns, [&](V x, index i, index) {
       return select(kexue::load<V>(to.keep + i) == V{}, V{}, x);
     });
   }
@@ -238,19 +241,27 @@ struct Head {
 
   // Replaces the numbers of a panel with a feature a row: x = f(x, i, t) at rows i, feature t.
   template <class F>
-  KX_FN void each_feature(T* panel, F f) const {
+  KX_FN void each_feature(T* panel, index columns, F f) const {
     for (index t = 0; t < maps.f; ++t) {
       T* const row = panel + t * chunk;
-      for (index i = 0; i < chunk; i += width) {
+      for (index i = 0; i < columns; i += width) {
         kexue::store(row + i, f(kexue::load<V>(row + i), i, t));
       }
     }
   }
-  // Folds each column of x: total = f(total, x_j, i, j) over its rows, four registers side by side.
+  // Folds each column of x: total = f(total, x_j, i, j) over its rows, four registers side by side
+  // where more than one is in use.
   template <class F>
-  KX_FN void folded_down(const T* x, index rows, T* to, T start, F f) const {
-    constexpr int beside = 4;
-    for (index i = 0; i < chunk; i += beside * width) {
+  KX_FN void folded_down(const T* x, index columns, index rows, T* to, T start, F f) const {
+    if (columns == width) {
+      fold_strip<1>(x, columns, rows, to, start, f);
+    } else {
+      fold_strip<4>(x, columns, rows, to, start, f);
+    }
+  }
+  template <int beside, class F>
+  KX_FN void fold_strip(const T* x, index columns, index rows, T* to, T start, F f) const {
+    for (index i = 0; i < columns; i += beside * width) {
       V total[beside];
       KX_UNROLL
       for (V& own : total) own = splat<V>(start);
@@ -267,27 +278,29 @@ struct Head {
   }
   // The sum over rows j of x of f(x_j), for each column.
   template <class F>
-  KX_FN void down(const T* x, index rows, T* to, F f) const {
-    folded_down(x, rows, to, 0, [&](V sum, V a, index i, index j) { return sum + f(a, i, j); });
+  KX_FN void down(const T* x, index columns, index rows, T* to, F f) const {
+    folded_down(x, columns, rows, to, 0,
+                [&](V sum, V a, index i, index j) { return sum + f(a, i, j); });
   }
 
   void features(Block<T>& block, int kind) const {
     T* const to = block.features;
     const T* const x = block.x;
+    const index columns = block.columns;
     if (kind == affine) {
       alignas(64) T half[chunk];
-      down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
-      for (index i = 0; i < chunk; i += width) {
+      down(x, columns, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
+      for (index i = 0; i < columns; i += width) {
         T* const at = block.shift + i;
         kexue::store(at, V(kexue::load<V>(at) - kexue::load<V>(half + i)));
       }
-      products(x, to);
+      products(x, columns, to);
       return;
     }
     if (kind == random_relu) {
-      products(x, to);
+      products(x, columns, to);
       const T root = random_root();
-      each_feature(block.features, [&](V u, index, index) {
+      each_feature(block.features, columns, [&](V u, index, index) {
         return single_feature(random_relu, u, maps.eps) * root;
       });
       return;
@@ -295,11 +308,13 @@ struct Head {
     if (kind == trigonometric) {
       const index m = maps.weight_rows();
       alignas(64) T half[chunk];
-      down(x, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
-      for (index i = 0; i < chunk; ++i) block.shift[i] += half[i];
-      products(x, to);
+      down(x, columns, maps.d, half, [](V a, index, index) { return a * a * T(0.5); });
+      for (index i = 0; i < columns; ++i) block.shift[i] += half[i];
+      products(x, columns, to);
       const T root = random_root();
-      for (index i = 0; i < m * chunk; i += width) turn_of(to + i, to + m * chunk + i, root);
+      for (index t = 0; t < m * chunk; t += chunk) {
+        for (index i = t; i < t + columns; i += width) turn_of(to + i, to + m * chunk + i, root);
+      }
       return;
     }
     index offset = 0;
@@ -309,7 +324,7 @@ struct Head {
     }
     if (kind == cosine) {
       alignas(64) T norm[chunk];
-      norms(x, norm);
+      norms(x, columns, norm);
       for (index j = 0; j < maps.d * chunk; j += width) {
         const V own = kexue::load<V>(norm + j % chunk);
         kexue::store(to + offset + j, select(own == V{}, V{}, V(kexue::load<V>(x + j) / own)));
@@ -321,8 +336,8 @@ struct Head {
     }
     if (kind == softmax_d) {
       alignas(64) T shift[chunk];
-      log_masses(x, shift);
-      each_feature(block.features,
+      log_masses(x, columns, shift);
+      each_feature(block.features, columns,
                    [&](V a, index i, index) { return a - kexue::load<V>(shift + i); });
     }
     if (kind == taylor2) {
@@ -352,38 +367,38 @@ struct Head {
     }
   }
   // W x
-  void products(const T* x, T* to) const {
-    product(false, int(maps.weight_rows()), int(chunk), int(maps.d),
+  void products(const T* x, index columns, T* to) const {
+    product(false, int(maps.weight_rows()), int(columns), int(maps.d),
             Left<T>{maps.weights, maps.d, 1}, x, chunk, to, chunk);
   }
   T random_root() const {
     return maps.f > 0 ? T(1 / __builtin_sqrt(double(maps.weight_rows()))) : T(1);
   }
   // |x| of each column
-  void norms(const T* x, T* to) const {
+  void norms(const T* x, index columns, T* to) const {
     alignas(64) T top[chunk];
-    folded_down(x, maps.d, top, 0,
+    folded_down(x, columns, maps.d, top, 0,
                 [](V most, V a, index, index) { return maximum(V(abs(a)), most); });
-    down(x, maps.d, to, [&](V a, index i, index) {
+    down(x, columns, maps.d, to, [&](V a, index i, index) {
       const V most = kexue::load<V>(top + i);
       const V part = a / select(most == V{}, splat<V>(1), most);
       return part * part;
     });
-    for (index i = 0; i < chunk; ++i) to[i] = top[i] * T(__builtin_sqrt(double(to[i])));
+    for (index i = 0; i < columns; ++i) to[i] = top[i] * T(__builtin_sqrt(double(to[i])));
   }
   // The largest f(x_j) of each column, 0 where all are -inf; a nan stays aside.
   template <class F>
-  KX_FN void tops(const T* x, index rows, T* to, F f) const {
-    folded_down(x, rows, to, T(-infinity),
+  KX_FN void tops(const T* x, index columns, index rows, T* to, F f) const {
+    folded_down(x, columns, rows, to, T(-infinity),
                 [&](V top, V a, index i, index j) { return maximum(V(f(a, i, j)), top); });
-    for (index i = 0; i < chunk; ++i) to[i] = to[i] == T(-infinity) ? T(0) : to[i];
+    for (index i = 0; i < columns; ++i) to[i] = to[i] == T(-infinity) ? T(0) : to[i];
   }
-  void log_masses(const T* x, T* to) const {
+  void log_masses(const T* x, index columns, T* to) const {
     alignas(64) T shift[chunk];
-    tops(x, maps.d, shift, [](V a, index, index) { return a; });
-    down(x, maps.d, to,
+    tops(x, columns, maps.d, shift, [](V a, index, index) { return a; });
+    down(x, columns, maps.d, to,
          [&](V a, index i, index) { return exp_up_to(V(a - kexue::load<V>(shift + i))); });
-    for (index i = 0; i < chunk; i += width) {
+    for (index i = 0; i < columns; i += width) {
       kexue::store(to + i, V(kexue::load<V>(shift + i) + log(kexue::load<V>(to + i))));
     }
   }
@@ -393,14 +408,16 @@ struct Head {
   // f of `width` features from each `first` on, a lane each: row(t, i) of columns from i on,
   // folded.
   template <class Row, class Fold, class F>
-  KX_FN void by_lanes(Row row, Fold fold, T outside, F f) const {
+  KX_FN void by_lanes(index columns, Row row, Fold fold, T outside, F f) const {
     for (index first = 0; first < maps.f; first += width) {
       V total[width];
       for (int k = 0; k < width; ++k) {
         total[k] = splat<V>(outside);
         if (first + k >= maps.f) continue;
+        total[k] = fold(row(first + k, 0), total[k]);
+        if (columns == width) continue;
         KX_UNROLL
-        for (index i = 0; i < chunk; i += width) total[k] = fold(row(first + k, i), total[k]);
+        for (index i = width; i < chunk; i += width) total[k] = fold(row(first + k, i), total[k]);
       }
       f(first, fold_packs(total, fold));
     }
@@ -413,6 +430,7 @@ struct Head {
     }
     const T *const features = block.features, *const shift = block.shift;
     by_lanes(
+        block.columns,
         [=](index t, index i) {
           return V(kexue::load<V>(features + t * chunk + i) + kexue::load<V>(shift + i));
         },
@@ -455,20 +473,24 @@ struct Head {
       T *const features = block.features, *const shift = block.shift;
       const T *const c = state.c, *const bias = maps.bias;
       const index f = maps.f;
+      const bool narrow = block.columns == width;
       for (index t = 0; t < f; ++t) {
         const V base = splat<V>((bias ? bias[t] : T(0)) - unit_of(c[t]));
-        KX_UNROLL
-        for (index i = 0; i < chunk; i += width) {
+        const auto next = [&](index i) {
           T* const at = features + t * chunk + i;
           kexue::store(at, exp_up_to(V(kexue::load<V>(at) + (base + kexue::load<V>(shift + i)))));
-        }
+        };
+        next(0);
+        if (narrow) continue;
+        KX_UNROLL
+        for (index i = width; i < chunk; i += width) next(i);
       }
       for (index i = 0; block.tails && i < f * chunk; ++i) block.tails[i] *= features[i];
       return;
     }
     alignas(64) T factor[chunk];
     if (!factors(block, state.c[0] == T(-infinity) ? T(0) : -state.c[0], factor)) return;
-    each_feature(block.features,
+    each_feature(block.features, block.columns,
                  [&](V a, index i, index) { return a * kexue::load<V>(factor + i); });
   }
   // e^(shift + by) of each row, 0 for those that take no part; false if all are 1.
@@ -488,6 +510,7 @@ struct Head {
     const T *const features = sources.features, *const tails = sources.tails;
     const T* const tail = sources.tail;
     by_lanes(
+        sources.columns,
         [=](index t, index i) {
           const index at = t * chunk + i;
           return tails ? kexue::load<V>(tails + at)

@@ -59,19 +59,17 @@ class Heads {
     parts_ = split > each_ ? (split + each_ - 1) / each_ : 1;
     room_ = Head<T>::state_room(maps);
     each_head_ = (others_ ? 2 * parts_ : parts_) + 1;
-    memory_ = std::malloc(static_cast<size_t>(rows_ * each_head_) *
-                              (static_cast<size_t>(room_) * sizeof(T) + sizeof(State<T>)) +
-                          64);
-    if (!memory_) return;
-    T* at = reinterpret_cast<T*>((reinterpret_cast<unsigned long long>(memory_) + 63) & ~63ULL);
+  }
+  // Of all states. They begin there; a call asks for the memory of all its heads at once, since
+  // pieces by the megabyte go back to the system one by one, and are cleared when they come again.
+  index bytes() const {
+    return rows_ * each_head_ * (room_ * index(sizeof(T)) + index(sizeof(State<T>))) + 64;
+  }
+  void begin_at(void* memory) {
+    T* at = reinterpret_cast<T*>((reinterpret_cast<unsigned long long>(memory) + 63) & ~63ULL);
     state_ = reinterpret_cast<State<T>*>(at + rows_ * each_head_ * room_);
     for (index k = 0; k < rows_ * each_head_; ++k) state_[k] = head_.state_at(at + k * room_);
   }
-  ~Heads() { std::free(memory_); }
-  Heads(const Heads&) = delete;
-  Heads& operator=(const Heads&) = delete;
-
-  bool ready() const { return memory_ != nullptr; }
   // The state before the first source, to be filled before `run` if scans are `started`, and that
   // after the last.
   State<T>& first(index row) { return state(row, 0); }
@@ -238,7 +236,6 @@ class Heads {
   index rows_, sources_, readers_, each_, parts_, room_, each_head_;
   bool causal_, others_, filled_ = false;
   Head<T> head_;
-  void* memory_;
   State<T>* state_ = nullptr;
 };
 

@@ -241,12 +241,13 @@ struct Scan : Head<T> {
       for (index i = 0; i < from && i < chunk; ++i) pairs[j * chunk + i] = 0;
     }
   }
-  // f(from, count, seen) of readers, of which the last sees so many sources, the others fewer.
+  // f(from, count, seen) of columns of readers, of which the last sees so many sources, the others
+  // fewer.
   template <class F>
   void by_halves(index first, index begin, F f) const {
     constexpr int half = chunk / 2;
-    if (others || all_seen(first, begin)) {
-      f(index(0), int(chunk), source.count);
+    if (others || reader.columns == width || all_seen(first, begin)) {
+      f(index(0), int(reader.columns), source.count);
       return;
     }
     for (index i = 0; i < chunk; i += half) {
@@ -317,7 +318,9 @@ struct Scan : Head<T> {
       });
       mask(first, begin, scores);
       for (int j = 0; j < source.count; ++j) {
-        for (index i = 0; i < chunk; ++i) mass[i] += scores[j * chunk + i] * source.tail[j];
+        for (index i = 0; i < reader.columns; ++i) {
+          mass[i] += scores[j * chunk + i] * source.tail[j];
+        }
       }
       add_values(first, begin);
     }
@@ -372,7 +375,13 @@ struct Scan : Head<T> {
   // Adds sum_j features_tj pairs_ji to panels of readers; what is not seen must not meet
   // infinities.
   void add_features(const T* features, index first, int count, index begin, T* to) const {
-    const bool plain = all_seen(first, begin) || all_finite(features, maps.f * chunk);
+    bool plain = all_seen(first, begin);
+    if (!plain) {
+      plain = true;
+      for (index t = 0; plain && t < maps.f; ++t) {
+        plain = all_finite(features + t * chunk, source.columns);
+      }
+    }
     if (plain) {
       by_halves(first, begin, [&](index from, int count, int seen) {
         product(true, int(maps.f), count, seen, Left<T>{features, chunk, 1}, scores + from, chunk,
@@ -401,7 +410,7 @@ struct Scan : Head<T> {
       for (index i = 0; i < chunk; ++i) masses[t * chunk + i] = state.z[t];
     }
     if (source.count) add_seen(source.features, first, count, begin, masses);
-    this->each_feature(reader.features, [&](V b, index i, index t) {
+    this->each_feature(reader.features, reader.columns, [&](V b, index i, index t) {
       const V z = kexue::load<V>(masses + t * chunk + i);
       return select(z == V{}, V{}, V(exp_up_to(b) / z));
     });
@@ -428,7 +437,7 @@ struct Scan : Head<T> {
   // with z.
   void to_features(T* top, T* mass) {
     if (!maps.log()) {
-      this->down(reader.features, maps.f, mass,
+      this->down(reader.features, reader.columns, maps.f, mass,
                  [&](V a, index, index t) { return a * state.z[t]; });
       for (index i = 0; i < chunk; ++i) {
         const T unit = state.c[0] == T(-infinity) ? T(0) : state.c[0];
@@ -440,18 +449,19 @@ struct Scan : Head<T> {
     const T *const c = state.c, *const z = state.z, *const bias = maps.bias;
     const auto base = [=](index t) { return bias ? bias[t] + c[t] : c[t]; };
     alignas(64) T highest[chunk];
-    this->folded_down(logs, maps.f, highest, T(-infinity),
+    this->folded_down(logs, reader.columns, maps.f, highest, T(-infinity),
                       [=](V most, V b, index, index t) { return maximum(V(b + base(t)), most); });
     for (index i = 0; i < chunk; ++i) {
       top[i] = highest[i] + shift[i];
       if (top[i] == T(-infinity)) top[i] = 0;
       highest[i] = shift[i] - top[i];
     }
-    this->folded_down(logs, maps.f, mass, 0, [=, &highest](V total, V b, index i, index t) {
-      const V phi = exp_up_to(V(b + base(t) + kexue::load<V>(highest + i)));
-      kexue::store(logs + t * chunk + i, phi);
-      return V(total + phi * z[t]);
-    });
+    this->folded_down(logs, reader.columns, maps.f, mass, 0,
+                      [=, &highest](V total, V b, index i, index t) {
+                        const V phi = exp_up_to(V(b + base(t) + kexue::load<V>(highest + i)));
+                        kexue::store(logs + t * chunk + i, phi);
+                        return V(total + phi * z[t]);
+                      });
   }
 
   // e^b (S u + z t) for each reader, and from it the gradient of its input. Queries' logarithms
@@ -459,7 +469,7 @@ struct Scan : Head<T> {
   void gradient(index first, int count, index begin, const bool* dead, const T* top) {
     for (index i = count * maps.e_pitch; i < chunk * maps.e_pitch; ++i) reader.values[i] = 0;
     turn(reader.values, maps.e_pitch, chunk, maps.e_pitch, reader.turned, chunk);
-    product(false, int(maps.f), int(chunk), int(maps.e), Left<T>{state.s, maps.e_pitch, 1},
+    product(false, int(maps.f), int(reader.columns), int(maps.e), Left<T>{state.s, maps.e_pitch, 1},
             reader.turned, chunk, slope, chunk);
     if (source.count) {
       by_halves(first, begin, [&](index from, int count, int seen) {
@@ -493,7 +503,7 @@ struct Scan : Head<T> {
     }
     // The part of z, what logarithms or features ask for, and the sums for logarithms.
     const bool log = maps.log();
-    this->folded_down(slope, maps.f, sum, 0, [&](V total, V own, index i, index t) {
+    this->folded_down(slope, reader.columns, maps.f, sum, 0, [&](V total, V own, index i, index t) {
       const index at = t * chunk + i;
       const V by = kexue::load<V>(unit + i), phi = kexue::load<V>(reader.features + at);
       own += state.z[t] * kexue::load<V>(reader.tail + i);
@@ -503,7 +513,7 @@ struct Scan : Head<T> {
     });
     // Sign is weight times feature; those of angles are taken so below.
     if (!log && readers.weight.data && maps.kind != trigonometric) {
-      this->each_feature(slope,
+      this->each_feature(slope, reader.columns,
                          [&](V a, index i, index) { return a * kexue::load<V>(reader.keep + i); });
     }
     for (int i = 0; i < count; ++i) {
@@ -535,7 +545,7 @@ struct Scan : Head<T> {
     const T* const x = reader.x;
     for (index i = d * chunk; i < maps.d_pitch * chunk; ++i) pulled[i] = 0;
     if (kind == random_relu) {
-      this->products(x, reader.features);  // which have done their work
+      this->products(x, reader.columns, reader.features);  // which have done their work
       const T root = this->random_root();
       for (index i = 0; i < maps.f * chunk; ++i) {
         slope[i] = reader.features[i] > 0 ? slope[i] * root : T(0);
@@ -552,8 +562,8 @@ struct Scan : Head<T> {
       }
     }
     if (kind == affine || kind == random_relu || angles) {
-      product(false, int(d), int(chunk), int(rows), Left<T>{maps.weights, 1, d}, slope, chunk,
-              pulled, chunk);
+      product(false, int(d), int(reader.columns), int(rows), Left<T>{maps.weights, 1, d}, slope,
+              chunk, pulled, chunk);
       if (kind == random_relu) return;
       for (index j = 0; j < d * chunk; j += width) {
         const V part = kexue::load<V>(x + j) * kexue::load<V>(sum + j % chunk);
@@ -564,13 +574,14 @@ struct Scan : Head<T> {
     }
     if (kind == cosine) {
       alignas(64) T inverse[chunk], along[chunk];
-      this->norms(x, inverse);
+      this->norms(x, reader.columns, inverse);
       for (T& own : inverse) own = own == 0 ? T(0) : 1 / own;
       const T* const from = slope + chunk;
       const auto unit = [&](index i, index j) {
         return V(kexue::load<V>(x + j * chunk + i) * kexue::load<V>(inverse + i));
       };
-      this->down(from, d, along, [&](V a, index i, index j) { return a * unit(i, j); });
+      this->down(from, reader.columns, d, along,
+                 [&](V a, index i, index j) { return a * unit(i, j); });
       for (index j = 0; j < d; ++j) {
         for (index i = 0; i < chunk; i += width) {
           const V across =
@@ -600,7 +611,7 @@ struct Scan : Head<T> {
       return;
     }
     alignas(64) T shift[chunk];
-    if (kind == softmax_d) this->log_masses(x, shift);
+    if (kind == softmax_d) this->log_masses(x, reader.columns, shift);
     for (index j = 0; j < d; ++j) {
       for (index i = 0; i < chunk; i += width) {
         V own = kexue::load<V>(slope + j * chunk + i);
