@@ -462,7 +462,9 @@ def as_array(name: str, argument: str, value: Any) -> Array:
 
 def _float_type(name: str, argument: str, dtype: Any) -> Any:
     """The type in which values of `dtype` are computed: floats their own, integers float64."""
-    if dtype is FLOAT64 or dtype.kind in "biu":
+    if dtype is FLOAT32 or dtype is FLOAT64:
+        return dtype
+    if dtype.kind in "biu":
         return FLOAT64
     native = dtype.newbyteorder("=")
     if native in _NUMPY_FLOATS or native.name == "bfloat16":

@@ -93,10 +93,11 @@ struct Attention {
     }
     if (sees_all(row, query, columns, key, count)) return;
     for (int j = 0; j < count; ++j) {
-      if (sees_all(row, query, columns, key + j, 1)) continue;
-      for (int i = 0; i < columns; ++i) {
-        if (!sees(row, query + i, key + j)) scores[j * pitch + i] = T(-infinity);
-      }
+      T* const own = scores + j * pitch;
+      const index first = kept(row, key + j) ? sight.first(key + j) - query : columns;
+      for (index i = 0; i < first && i < columns; ++i) own[i] = T(-infinity);
+      const index self = key + j - sight.offset - query;
+      if (sight.exclude && self >= 0 && self < columns) own[self] = T(-infinity);
     }
   }
   bool kept(index row, index key) const {

@@ -64,13 +64,14 @@ class Batch(Call):
         return self._add(argument, x, core, dtype or self.wide)
 
     def _add(self, argument: str, x: Array, core: str, dtype: Any) -> Array:
-        if self.xp is not np and isinstance(x, np.ndarray) and x.ndim == 0:
-            x = self.xp.asarray(x)
-        if self.xp is not namespace(x):
-            raise TypeError(
-                f"{self.name}: arrays must be all NumPy or all CuPy, "
-                f"got {namespace(x).__name__} for {argument}"
-            )
+        if self.xp is not np or type(x) is not np.ndarray:
+            if self.xp is not np and isinstance(x, np.ndarray) and x.ndim == 0:
+                x = self.xp.asarray(x)
+            if self.xp is not namespace(x):
+                raise TypeError(
+                    f"{self.name}: arrays must be all NumPy or all CuPy, "
+                    f"got {namespace(x).__name__} for {argument}"
+                )
         if x.ndim < len(core):
             raise ValueError(
                 f"{self.name}: {argument} must have at least {len(core)} axes, got {x.ndim}"
