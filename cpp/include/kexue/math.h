@@ -338,13 +338,16 @@ KX_FN auto exp_base(R m, Two<R>& unit) {
   return ExpBase<P>{convert<P>(origin), convert<P>(top) - span, whole - E(exp_raise)};
 }
 
-// What comes of x = m is of use only where m is finite; where `live` is false, the parts are 0.
+// What comes of x = m is of use only where m is finite; where `live` is false, the parts are 0. So
+// are those of terms below base.low, before anything is multiplied by them: a second part, or what
+// comes of scaling, would be subnormal, which takes CPUs far longer.
 template <class T, class V, class M = Always>
 KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
   using E = element_t<V>;
   using F = Format<E>;
   using B = bits_t<V>;
-  const V y = at_least(V(x - base.origin), base.low);
+  const V distance = x - base.origin, y = at_least(distance, base.low);
+  const auto none = distance < base.low;
   if constexpr (has_powers<V>) {
     // 2^(k - K) as a power from the table and one of two; what is left for e^r is so near 1 that
     // its small part is known beyond its type.
@@ -357,7 +360,7 @@ KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
     const B place = bit_cast<B>(rounded);
     const B power = (place >> bits) << F::mantissa_bits;
     const Two<V> root = power_between<V>(place);
-    const V hi = bit_cast<V>(B(bit_cast<B>(root.hi) + power));
+    const V hi = select(none, V{}, bit_cast<V>(B(bit_cast<B>(root.hi) + power)));
     const V rest = r * r * exp_tail(Fraction<bits>{}, r) + (r + root.lo);
     return {select(live, hi, V{}), select(live, V(hi * rest), V{})};
   }
@@ -368,7 +371,7 @@ KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
   const V r = exact - low, r2 = r * r;
   const B power = bit_cast<B>(rounded) << F::mantissa_bits;
   const B one = bit_cast<B>(splat<V>(1));
-  const V scale = bit_cast<V>(B(power + one));
+  const V scale = select(none, V{}, bit_cast<V>(B(power + one)));
   if constexpr (Exp<V>::parts == 1) {
     return {select(live, V(scale + scale * (exact + (r2 * exp_tail(T{}, r) - low))), V{}), V{}};
   } else {
@@ -376,30 +379,31 @@ KX_FN Exp<V> exp_term(V x, const ExpBase<V>& base, M live = {}) {
     const V small = r2 * exp_tail(Leading{}, r) - low;
     const V sum = 1 + exact;
     const V rest = (exact - (sum - 1)) + small;
-    const V hi = bit_cast<V>(B(bit_cast<B>(sum) + power));
+    const V hi = select(none, V{}, bit_cast<V>(B(bit_cast<B>(sum) + power)));
     return {select(live, hi, V{}), select(live, V(scale * rest), V{})};
   }
 }
 
-// e^x for x <= 0, or e^(x + x_lo) with x_lo beyond V's precision. What rounds to 0 in T, -inf
-// above all, may come out as any number that does.
+// e^x for x <= 0, or e^(x + x_lo) with x_lo beyond V's precision; 0 for -inf and what is far below
+// T's numbers: those that round to 0 take CPUs far longer.
 template <class T, class V>
 KX_FN V exp_nonpositive(V x, V x_lo = V{}) {
   using E = element_t<V>;
   if constexpr (sizeof(T) == sizeof(float)) {
-    // A float is 0 from e^-104 on; double is far from its own underflow at e^-300.
+    // A float is 0 from e^-104 on, and so is what comes of many or of large factors from here on.
     const V low = splat<V>(-300.0);
-    Exponential<V> e = exp_reduce<T>(select(x < low, low, x));
-    return (1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded);
+    const auto under = x < low;
+    Exponential<V> e = exp_reduce<T>(select(under, low, x));
+    return select(under, V{}, V((1 + (e.r + e.r * e.r * e.q)) * power_of_two(e.rounded)));
   } else {
     // 2^k may be subnormal: form 2^(k + raise), then come down by an exact power.
     constexpr int raise = sizeof(E) == 8 ? 64 : 32;
     constexpr E down = sizeof(E) == 8 ? E(0x1p-64) : E(0x1p-32);
-    const V low = splat<V>(sizeof(E) == 8 ? -750.0 : -106.0);
+    const V low = splat<V>(sizeof(E) == 8 ? -745.5 : -104.5);
     const auto under = x < low;
-    Exponential<V> e = exp_reduce<T>(select(under, low, x), select(under, V{}, x_lo));
+    Exponential<V> e = exp_reduce<T>(select(under, splat<V>(-1), x), select(under, V{}, x_lo));
     const V p = 1 + (e.r + e.r * e.r * e.q);
-    return p * power_of_two(e.rounded, raise) * down;
+    return select(under, V{}, V(p * power_of_two(e.rounded, raise) * down));
   }
 }
 
