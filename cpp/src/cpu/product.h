@@ -24,8 +24,8 @@ struct Left {
   index by_row, by_column;
 };
 
-// C = A B or C += A B for R rows and N registers of columns. By reference: as a copy, `a` is written
-// to the stack in parts and read back whole, which waits for the stores.
+// C = A B or C += A B for R rows and N registers of columns. By reference: as a copy, `a` is
+// written to the stack in parts and read back whole, which waits for the stores.
 template <int R, int N, bool adds, class T>
 KX_NOINLINE void product_tile(int depth, const Left<T>& a, const T* b, index b_pitch, T* c,
                               index c_pitch) {
