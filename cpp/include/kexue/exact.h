@@ -23,6 +23,8 @@ struct Sight {
   }
   // Queries before this do not see `key`.
   KX_FN index first(index key) const { return causal && key > offset ? key - offset : 0; }
+  // The query that `key` is the own key of, or a number that is none.
+  KX_FN index owner(index key) const { return exclude ? key - offset : -1; }
   KX_FN bool all(index query, index queries, index key, index keys) const {
     if (causal && key + keys - 1 > query + offset) return false;
     return !exclude || query + queries - 1 + offset < key || query + offset >= key + keys;

@@ -1,7 +1,5 @@
 // Exact attention. A job works on a tile of scores at a time: keys by rows, queries by columns, so
 // that whatever is done for each query runs along registers and never across them.
-#include <cstdlib>
-
 #include "kexue/exact.h"
 #include "product.h"
 
@@ -96,8 +94,8 @@ struct Attention {
       T* const own = scores + j * pitch;
       const index first = kept(row, key + j) ? sight.first(key + j) - query : columns;
       for (index i = 0; i < first && i < columns; ++i) own[i] = T(-infinity);
-      const index self = key + j - sight.offset - query;
-      if (sight.exclude && self >= 0 && self < columns) own[self] = T(-infinity);
+      const index owner = sight.owner(key + j) - query;
+      if (owner >= 0 && owner < columns) own[owner] = T(-infinity);
     }
   }
   bool kept(index row, index key) const {
@@ -390,11 +388,7 @@ long long backward(const Call& call) {
   const index d_pitch = Panel<T>::padded(attention.d);
   const index blocks = (attention.keys + span - 1) / span, parts = parts_of(call.rows, blocks);
   const index rows = attention.queries, each = rows * d_pitch;
-  const auto bytes = static_cast<size_t>(call.rows * parts * each) * sizeof(T) + 64;
-  struct Memory {
-    void* data;
-    ~Memory() { std::free(data); }
-  } memory = {std::malloc(bytes)};
+  const Allocation memory(call.rows * parts * each * index(sizeof(T)));
   T* const sums = static_cast<T*>(memory.data);
   if (!sums) return -1;
   long long failed = 0;

@@ -43,7 +43,7 @@ struct Problem {
   Parameters options;
   Maps<T> maps;
   index n, m;
-  Memory projection, places, masses;
+  Allocation projection, places, masses;
   bool ready = true;
 
   Problem(const Call& call, const Operand* op, bool gradient)
@@ -143,7 +143,7 @@ long long forward(const Call& call) {
     return scan;
   };
   Heads<T> heads(call, maps, problem.m, problem.n, problem.options);
-  const Memory states(heads.bytes());
+  const Allocation states(heads.bytes());
   if (!states.data) return -1;
   heads.begin_at(states.data);
   for (index row = 0; row < call.rows; ++row) problem.begin(row, heads.first(row));
@@ -177,9 +177,9 @@ long long backward(const Call& call) {
   const bool windows = maps.per_feature() && problem.options.causal;
   Heads<T> first(call, maps, m, n, problem.options);
   Heads<T> heads(call, maps, n, windows ? n : m, problem.options);
-  const Memory states(first.bytes() + heads.bytes());
-  Memory stats(call.rows * n * index(sizeof(Stats<T>)));
-  Memory slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
+  const Allocation states(first.bytes() + heads.bytes());
+  Allocation stats(call.rows * n * index(sizeof(Stats<T>)));
+  Allocation slopes(to[4].data ? call.rows * (n + m) * index(sizeof(double)) : 0);
   if (!states.data || !stats.data || !slopes.data) return -1;
   first.begin_at(states.data);
   heads.begin_at(static_cast<char*>(states.data) + first.bytes());
@@ -253,7 +253,7 @@ long long feature_rows(const Call& call) {
   int kind = int(p[0]);
   if (kind == efficient) kind = p[3] != 0 ? softmax_d : exponential;
   Maps<T> maps = maps_of<T>(call, kind, p[1], p[2], 0);
-  const Memory projection(projection_room<T>(call, op[1]));
+  const Allocation projection(projection_room<T>(call, op[1]));
   if (!projection.data) return -1;
   take_projection(op[1], op[2], static_cast<T*>(projection.data), maps);
   const Head<T> head{maps};

@@ -2,6 +2,8 @@
 // A panel is a matrix in working memory whose rows begin at whole registers.
 #pragma once
 
+#include <cstdlib>
+
 #include "elements.h"
 #include "kexue/linear.h"
 #include "readers.h"
@@ -190,11 +192,11 @@ KX_FN auto folded(V v, F f) {
 }
 template <class V>
 KX_FN auto largest_lane(V v) {
-  return folded(v, [](auto a, auto b) { return maximum(a, b); });
+  return folded(v, Largest{});
 }
 template <class V>
 KX_FN auto sum_of_lanes(V v) {
-  return folded(v, [](auto a, auto b) { return a + b; });
+  return folded(v, Sum{});
 }
 
 // A row of a panel times a number; `count` is whole registers.
@@ -222,6 +224,15 @@ inline bool all_finite(const T* from, index count) {
   for (index i = 0; i < count; i += lanes<V>) zero += load<V>(from + i) * T(0);
   return sum_of_lanes(zero) == 0;
 }
+
+// Memory of a call; without any left, `data` is null.
+struct Allocation {
+  void* data;
+  explicit Allocation(index bytes) : data(std::malloc(static_cast<size_t>(bytes) + 64)) {}
+  ~Allocation() { std::free(data); }
+  Allocation(const Allocation&) = delete;
+  Allocation& operator=(const Allocation&) = delete;
+};
 
 // Hands out aligned stretches of one block of memory; without a block it counts.
 template <class T>

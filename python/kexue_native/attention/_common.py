@@ -158,8 +158,9 @@ def finish(batch: Batch, found: Sequence[Result], out: Any) -> Any:
 
 def bits(x: Array | None) -> Array | None:
     """bfloat16 travels to kernels as its bits, which every consumer knows."""
-    narrow = x is not None and x.dtype.kind == "V" and x.dtype.name == "bfloat16"
-    return x.view(_BITS) if narrow else x  # type: ignore[union-attr]
+    if x is None or x.dtype.isbuiltin == 1 or x.dtype.name != "bfloat16":
+        return x
+    return x.view(_BITS)
 
 
 def as_index(name: str, argument: str, value: Any, least: int | None = None) -> int:

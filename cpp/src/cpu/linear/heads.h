@@ -1,21 +1,11 @@
 // All scans of a call: heads, and parts of a head, side by side.
 #pragma once
 
-#include <cstdlib>
-
 #include "scans.h"
 
 namespace kexue {
 inline namespace KX_ISA {
 namespace {
-
-struct Memory {
-  void* data;
-  explicit Memory(index bytes) : data(std::malloc(static_cast<size_t>(bytes) + 64)) {}
-  ~Memory() { std::free(data); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-};
 
 struct Parameters {
   int kind;
@@ -88,7 +78,9 @@ class Heads {
   // as its sources.
   template <class Make>
   bool run(Make make, Heads* onward = nullptr) {
-    if (!single() && !filled_ && !(others_ && parts_ == 1) && !sum_parts(make)) return false;
+    if (!single() && !filled_ && !(others_ && parts_ == 1) && !sum_parts(make, parts_)) {
+      return false;
+    }
     if (others_) {
       return each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
         const index row = job / parts_, part = job % parts_, from = part * each_;
@@ -126,7 +118,9 @@ class Heads {
     });
   }
 
-  // The same by windows, make(row); parts are those of queries, whose sums go to `back`.
+  // The same by windows, make(row); parts are those of queries. What keys read in a part begins
+  // with the sums, in `back`, of the queries after it: for these, parts are gone through once
+  // before.
   template <class Make>
   bool run_windows(Make make, Heads& back) {
     const auto of_queries = [&](index row) { return make(row).queries; };
@@ -142,7 +136,7 @@ class Heads {
       return part + 1 < parts_ ? readers_ - (part + 1) * each_ : 0;
     };
     if (!single()) {
-      if (!sum_parts(of_queries)) return false;
+      if (!sum_parts(of_queries, parts_ - 1)) return false;
       chain(of_queries, parts_ - 1);
     }
     for (index row = 0; row < rows_; ++row) {
@@ -203,11 +197,11 @@ class Heads {
     return !failed;
   }
   bool single() const { return causal_ && parts_ == 1; }
-  // What the sources of each part add up to.
+  // What the sources of each of the first `count` parts add up to.
   template <class Make>
-  bool sum_parts(Make make) {
-    return each_of(rows_ * parts_, make, [&](Scan<T>& scan, index job) {
-      const index row = job / parts_, part = job % parts_;
+  bool sum_parts(Make make, index count) {
+    return each_of(rows_ * count, make, [&](Scan<T>& scan, index job) {
+      const index row = job / count, part = job % count;
       scan.start(state(row, part + 1), before(scan, part));
       scan.absorb_until(before(scan, part + 1));
       state(row, part + 1) = scan.state;

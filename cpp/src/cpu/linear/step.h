@@ -105,8 +105,8 @@ long long step(const Call& call) {
   const View rows = {op[3].data, op[3].pitch, op[3].step, op[3].type};
   const bool direct = rows.data && rows.step == index(sizeof(T)) && maps.d == maps.d_pitch &&
                       rows.pitch == maps.d * index(sizeof(T));
-  Memory copied((rows.data && !direct ? f * maps.d_pitch : 0) * index(sizeof(T)));
-  Memory biases((f_pitch + 16) * index(sizeof(T)));
+  Allocation copied((rows.data && !direct ? f * maps.d_pitch : 0) * index(sizeof(T)));
+  Allocation biases((f_pitch + 16) * index(sizeof(T)));
   if (!copied.data || !biases.data) return -1;
   if (rows.data) {
     maps.weights = static_cast<const T*>(static_cast<const void*>(rows.data));

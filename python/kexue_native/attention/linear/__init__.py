@@ -242,6 +242,10 @@ class LinearAttentionState:
         """A state of its own."""
         return LinearAttentionState(self.c.copy(), self.s.copy(), self.z.copy(), self.count)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without what its steps have learned: kernels do not travel.
+        return LinearAttentionState, (self.c, self.s, self.z, self.count)
+
     def __repr__(self) -> str:
         return (
             f"LinearAttentionState(shape={self.s.shape}, dtype={self.s.dtype}, count={self.count})"
@@ -275,6 +279,7 @@ class _Step:
         self.least = -float(np.finfo(parts[0].dtype).max)
 
     def fits(self, rows: tuple[Array, Array, Array], parts: Any, own: Any, key: Any) -> bool:
+        """Options in `own` must be the same objects, those in `key` equal."""
         q, k, v = rows
         return (
             type(q) is type(k) is type(v) is np.ndarray

@@ -200,14 +200,7 @@ def portfolio_eg(
     # A day's weights are written before its relatives are read.
     whole = isinstance(place, xp.ndarray) and xp.may_share_memory(place, x)
     call = normalise(
-        name,
-        "(n),(n),(n)->data(n)",
-        (-2, -1),
-        place,
-        whole=whole,
-        relatives=x,
-        w0=start,
-        lr=rate,
+        name, "(n),(n),(n)->data(n)", (-2, -1), place, whole=whole, relatives=x, w0=start, lr=rate
     )
     x, start, rate = call.inputs
     weights = call.public[0]
